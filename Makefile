@@ -1,0 +1,51 @@
+# Every target makes its own environment in .venv, from nothing but Python >= 3.11 with venv and a package index.
+# uv installs, never pip: pip may pick a local "+cpu" build of torch, next to which torchvision cannot be imported.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/cpu.txt
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS)
+
+# Only the index decides what uv installs, whatever the caller's shell says.
+unexport UV_FIND_LINKS UV_CONSTRAINT UV_OVERRIDE VIRTUAL_ENV PYTHONPATH
+
+.PHONY: help demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    teach a tiny vision-language model on this CPU, offline, within minutes"
+	@echo "make test    run the tests (TESTS=... chooses, e.g. TESTS='tests/test_compose.py')"
+	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make bench   a training step side by side with TRL"
+	@echo "make clean   remove caches and build products (.venv and runs/ stay)"
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "vlrft needs Python >= 3.11; point PYTHON at one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+# One stamp per set of extras; a newer pyproject.toml or constraints file installs again.
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) | $(BIN)/uv
+	$(INSTALL) -e '.[$*]'
+	@touch $@
+
+demo: $(VENV)/.installed-trackers
+	$(BIN)/vlrft demo
+
+test: $(VENV)/.installed-dev,trackers,detection
+	$(BIN)/pytest $(TESTS)
+
+lint: $(VENV)/.installed-dev,trackers,detection
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p vlrft
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/vs_trl.py --json runs/vs_trl.json
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,107 @@
+"""What the side-by-side benchmark runs, in one place for both sides.
+
+The default model has 136 M parameters, most of them in the 151,936-row embedding that the output head shares. Its
+vision tower costs about as much per image token as its language layers do, as in Qwen2.5-VL-3B (4 patches per token
+in a tower a quarter of the size), so that neither side's treatment of images weighs more than it does in practice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+import numpy as np
+from PIL import Image
+
+
+class Workload(TypedDict):
+    """One step: `prompts_per_step` x `num_generations` completions of exactly `new_tokens` tokens, then one update."""
+
+    model: dict[str, Any]
+    """Fields of `vlrft.config.TinyModelConfig`."""
+    image_size: int
+    """Edge of the square image in pixels."""
+    question: str
+    """Text after the image."""
+    prompts_per_step: int
+    num_generations: int
+    new_tokens: int
+    micro_batch: int
+    """Completions per forward and backward of the TRL side."""
+    steps: int
+    """Timed steps."""
+    warmup_steps: int
+    """Steps before the timed ones."""
+    learning_rate: float
+    seed: int
+    threads: int
+
+
+MODEL_136M: dict[str, Any] = {
+    "family": "qwen2_5_vl",
+    "hidden_size": 512,
+    "num_layers": 8,
+    "num_heads": 8,
+    "num_kv_heads": 4,
+    "intermediate_size": 3136,
+    "vision_hidden_size": 320,
+    "vision_layers": 8,
+    "vision_heads": 5,
+    "vision_intermediate_size": 960,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "vocab_size": 151_936,
+}
+
+WORKLOADS: Mapping[str, Workload] = {
+    "default": {
+        "model": MODEL_136M,
+        "image_size": 448,
+        "question": "Go",
+        "prompts_per_step": 2,
+        "num_generations": 8,
+        "new_tokens": 64,
+        "micro_batch": 4,
+        "steps": 2,
+        "warmup_steps": 1,
+        "learning_rate": 1e-6,
+        "seed": 0,
+        "threads": 2,
+    },
+    "short-image": {
+        "model": MODEL_136M,
+        "image_size": 224,
+        "question": "Go",
+        "prompts_per_step": 4,
+        "num_generations": 4,
+        "new_tokens": 128,
+        "micro_batch": 4,
+        "steps": 2,
+        "warmup_steps": 1,
+        "learning_rate": 1e-6,
+        "seed": 0,
+        "threads": 2,
+    },
+}
+
+
+def noise_images(workload: Workload) -> list[Image.Image]:
+    """One RGB noise image per prompt of every step, warm-up included; the same on both sides."""
+    count = workload["prompts_per_step"] * (workload["warmup_steps"] + workload["steps"])
+    edge = workload["image_size"]
+    rng = np.random.default_rng(workload["seed"])
+    return [Image.fromarray(rng.integers(0, 256, (edge, edge, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def rewards_with_spread(completion_ids: list[list[int]], vocab_size: int) -> list[float]:
+    """A reward in [0, 1) that differs within every group: the mean token id over the vocabulary size."""
+    return [sum(ids) / len(ids) / vocab_size for ids in completion_ids]
+
+
+def peak_memory_mib() -> float:
+    """Peak resident memory of this process since its start, in MiB, from /proc/self/status (Linux)."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM line: this benchmark needs Linux")

@@ -1,0 +1,118 @@
+"""COCO detection JSON: `images`, `annotations` with `bbox: [x, y, width, height]`, `categories`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlrft.data.prep.single_box import AnnotatedImage, LabelledBox
+from vlrft.data.problems import DataError, Quarantine, SampleError
+
+
+def read_coco(
+    path: Path, *, split: str | None, images: Path | None, quarantine: Quarantine
+) -> Iterator[AnnotatedImage]:
+    """The images in the file's order, each with its instances as x1, y1, x2, y2; crowd regions are left out.
+
+    `path` is the JSON file, or a folder with `annotations/instances_<split>.json`. `images` is the folder of the
+    pictures; None looks in the usual places. Raises DataError when the file is not in this layout; an annotation that
+    is incomplete goes to `quarantine`.
+    """
+    file = _annotation_file(path, split)
+    content = _load(file)
+    labels = {category["id"]: str(category["name"]) for category in content["categories"]}
+    by_image: dict[Any, list[LabelledBox]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        if annotation.get("iscrowd"):
+            continue
+        try:
+            by_image[annotation.get("image_id")].append(_labelled_box(annotation, labels, file))
+        except KeyError:
+            quarantine.bad(
+                SampleError(
+                    f"{file}: annotation {annotation.get('id')}",
+                    f"names image {annotation.get('image_id')}, which `images` does not list; correct the file",
+                )
+            )
+        except SampleError as error:
+            quarantine.bad(error)
+    folder = images if images is not None else _picture_folder(file, path, split, content["images"])
+    for image in content["images"]:
+        stated = "width" in image and "height" in image
+        yield AnnotatedImage(
+            id=str(image["id"]),
+            where=f"{file}: image {image['id']}",
+            path=str(folder / image["file_name"]),
+            size=(int(image["width"]), int(image["height"])) if stated else None,
+            objects=tuple(by_image[image["id"]]),
+        )
+
+
+def is_coco(content: Any) -> bool:
+    """Whether parsed JSON has the three lists of a COCO detection file."""
+    return isinstance(content, Mapping) and all(
+        isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
+    )
+
+
+def annotation_files(folder: Path) -> list[Path]:
+    """`annotations/instances_*.json` of the published folder layout."""
+    return sorted((folder / "annotations").glob("instances_*.json"))
+
+
+def _annotation_file(path: Path, split: str | None) -> Path:
+    if path.is_file():
+        return path
+    available = [p.stem.removeprefix("instances_") for p in annotation_files(path)]
+    offer = f"splits here: {', '.join(available)}" if available else f"no annotations/instances_*.json in {path}"
+    if split is None:
+        raise DataError(f"{path} needs the name of a split, or give the JSON file as path; {offer}")
+    file = path / "annotations" / f"instances_{split}.json"
+    if not file.is_file():
+        raise DataError(f"no annotation file {file}; {offer}")
+    return file
+
+
+def _load(file: Path) -> Any:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not valid JSON ({error}); fetch the file again") from error
+    if not is_coco(content):
+        raise DataError(f"{file} is not a COCO detection file: it needs the lists images, annotations and categories")
+    for key, fields in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
+        for entry in content[key]:
+            missing = [name for name in fields if name not in entry]
+            if missing:
+                raise DataError(f"{file}: an entry of `{key}` lacks {', '.join(missing)}: {entry!r}; correct the file")
+    return content
+
+
+def _labelled_box(annotation: Mapping[str, Any], labels: Mapping[Any, str], file: Path) -> LabelledBox:
+    where = f"{file}: annotation {annotation.get('id')}"
+    label = labels.get(annotation.get("category_id"))
+    if label is None:
+        raise SampleError(where, f"category {annotation.get('category_id')!r} is not in `categories`; correct the file")
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+        raise SampleError(where, f"bbox {box!r} is not [x, y, width, height]; correct the file")
+    x, y, width, height = (float(v) for v in box)
+    return LabelledBox(label=label, box=(x, y, x + width, y + height))
+
+
+def _picture_folder(file: Path, path: Path, split: str | None, images: list[dict[str, Any]]) -> Path:
+    """Where the first listed picture lies: the folder named like the split, `images`, or beside the annotations."""
+    base = path if path.is_dir() else file.parent
+    candidates = [base / split] if split else []
+    candidates += [base / "images", base, base.parent / "images", base.parent]
+    if not images:
+        return base
+    for folder in candidates:
+        if (folder / images[0]["file_name"]).is_file():
+            return folder
+    raise DataError(
+        f"{file}: picture {images[0]['file_name']} is in none of {', '.join(map(str, candidates))}; "
+        "set the source's `images` to their folder"
+    )

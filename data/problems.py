@@ -1,0 +1,47 @@
+"""What can be wrong with data, and what is done about it: stop, or skip, count and list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class DataError(ValueError):
+    """A file, folder or setting that makes a whole source unusable. Never skipped."""
+
+
+class SampleError(DataError):
+    """One bad row. `data.on_bad_sample` decides whether it stops the run or is skipped, counted and listed."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """One thing left out, for the list that a run shows and keeps."""
+
+    where: str
+    """File and line, or image, that it came from."""
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Quarantine:
+    """Collects what a source leaves out."""
+
+    policy: Literal["error", "skip"] = "error"
+    """`data.on_bad_sample`."""
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def bad(self, error: SampleError) -> None:
+        """A bad row: raise it, or note it, as the policy says."""
+        if self.policy == "error":
+            raise error
+        self.skipped.append(Skipped(where=error.where, reason=error.reason))
+
+    def filtered(self, where: str, reason: str) -> None:
+        """A row left out by a rule of the recipe: always noted, never an error."""
+        self.skipped.append(Skipped(where=where, reason=reason))

@@ -1,0 +1,130 @@
+"""Which samples come next. A sampler's whole state is a small dict, so that a resumed run draws the same batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from vlrft.data.problems import DataError
+from vlrft.types import Group, Sample
+
+SAMPLERS: dict[str, str] = {
+    "shuffle": "vlrft.data.samplers:ShuffleSampler",
+    "sequential": "vlrft.data.samplers:SequentialSampler",
+}
+"""Built as `sampler(samples, seed=..., **kwargs)`."""
+
+
+class Sampler(Protocol):
+    """Proposes prompts, judges the groups that came of them, and learns from them."""
+
+    def propose(self, step: int, n: int) -> list[Sample]:
+        """The next `n` samples; moves the sampler on. `step` is for samplers that follow a schedule."""
+        ...
+
+    def accept(self, groups: Sequence[Group]) -> list[bool]:
+        """For each group whether it goes into the batch; the rest is drawn anew."""
+        ...
+
+    def observe(self, groups: Sequence[Group]) -> None:
+        """Scored groups of a finished step, for samplers that adapt."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-like state; `load_state_dict` of an equal sampler continues exactly from it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class SequentialSampler:
+    """The samples in their order, over and over. `seed` is taken so that all samplers are built alike; unused."""
+
+    def __init__(self, samples: Sequence[Sample], *, seed: int = 0) -> None:
+        if not samples:
+            raise DataError("a sampler needs at least one sample; check what the data source skipped")
+        self.samples = samples
+        self.seed = seed
+        self._epoch = 0
+        self._cursor = 0
+
+    def propose(self, step: int, n: int) -> list[Sample]:
+        batch = []
+        for _ in range(n):
+            batch.append(self.samples[self._cursor])
+            self._cursor += 1
+            if self._cursor == len(self.samples):
+                self._epoch, self._cursor = self._epoch + 1, 0
+        return batch
+
+    def accept(self, groups: Sequence[Group]) -> list[bool]:
+        return [True] * len(groups)
+
+    def observe(self, groups: Sequence[Group]) -> None:
+        """Nothing to learn: the order is fixed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self.seed, "data": _digest(self.samples), "epoch": self._epoch, "cursor": self._cursor}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises DataError when the state belongs to other samples or another seed."""
+        here = self.state_dict()
+        for key, what in (("data", "other samples (or another order)"), ("seed", "another seed")):
+            if state[key] != here[key]:
+                raise DataError(
+                    f"the sampler's saved state belongs to {what}: {state[key]!r}, not {here[key]!r}; "
+                    "resume with the data and seed that the run was started with"
+                )
+        self._epoch, self._cursor = int(state["epoch"]), int(state["cursor"])
+
+
+class ShuffleSampler(SequentialSampler):
+    """A fresh permutation per epoch, from (seed, epoch) alone; every epoch visits each sample once.
+
+    No batch holds a sample twice unless it is larger than the data: where a batch reaches over the end of an epoch,
+    samples that it already holds are put off to the next batch.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, seed: int = 0) -> None:
+        super().__init__(samples, seed=seed)
+        self._deferred: list[int] = []
+        self._order = self._permutation()
+
+    def propose(self, step: int, n: int) -> list[Sample]:
+        taken: list[int] = []
+        distinct = n <= len(self.samples)
+        while len(taken) < n:
+            if self._deferred and not (distinct and self._deferred[0] in taken):
+                taken.append(self._deferred.pop(0))
+                continue
+            if self._cursor == len(self._order):
+                self._epoch, self._cursor = self._epoch + 1, 0
+                self._order = self._permutation()
+            index = self._order[self._cursor]
+            self._cursor += 1
+            if distinct and index in taken:
+                self._deferred.append(index)
+            else:
+                taken.append(index)
+        return [self.samples[i] for i in taken]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "deferred": list(self._deferred)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._deferred = [int(i) for i in state["deferred"]]
+        self._order = self._permutation()
+
+    def _permutation(self) -> list[int]:
+        import numpy as np
+
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, self._epoch])))
+        return [int(i) for i in generator.permutation(len(self.samples))]
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Short fingerprint of the sample ids in order."""
+    text = "\n".join(sample.id for sample in samples)
+    return f"{len(samples)}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

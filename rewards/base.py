@@ -1,0 +1,54 @@
+"""What a reward is: the flags, the callable, the errors.
+
+A reward validates its target before it looks at the completion, and treats a bad completion as a value (0 and a
+flag), never as an exception. So a probe with an empty completion checks a target, and an exception always means that
+the data or the code is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from vlrft.parse import Parsed
+from vlrft.types import Score
+
+FLAGS: tuple[str, ...] = (
+    "no_answer",
+    "unparsable",
+    "lenient",
+    "several_answers",
+    "invalid_box",
+    "out_of_range",
+    "non_finite",
+    "unknown_label",
+    "over_length",
+    "sandbox_timeout",
+    "sandbox_memory",
+    "sandbox_denied",
+    "sandbox_crash",
+)
+"""Every name that `Score.flags` may hold, in the order in which they are listed."""
+
+
+class Reward(Protocol):
+    """A per-sample reward. Keyword arguments with defaults (or bound by `kwargs` in a recipe) may follow."""
+
+    def __call__(self, parsed: Parsed, target: Any, meta: Mapping[str, Any], /) -> Score:
+        """The score of one completion; `value` None = does not apply to this sample.
+
+        Raises TargetError when `target`, or what `meta` says of it, cannot be judged against.
+        """
+
+
+class TargetError(ValueError):
+    """A target that no completion can be judged against; raised before compute is spent."""
+
+
+class RewardError(RuntimeError):
+    """A reward function failed too often, or returned what is not a reward; names the function and the sample."""
+
+
+def ordered(flags: set[str]) -> tuple[str, ...]:
+    """`flags` in the order of FLAGS, a user's own ones after them by name."""
+    return tuple(sorted(flags, key=lambda f: (FLAGS.index(f) if f in FLAGS else len(FLAGS), f)))

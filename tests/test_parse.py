@@ -1,0 +1,320 @@
+"""Tags and box syntax: what counts as an answer, what counts as a box, and that no text can do harm."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlrft import config, parse as parse_module
+from vlrft.parse import OUTPUT_MODES, match_blocks, parse, parse_boxes, visible_length
+
+# Text that is likely to hit the grammar, not only random letters.
+pieces = st.sampled_from(
+    ["<think>", "</think>", "<answer>", "</answer>", "[", "]", "(", ")", "{", "}", ",", ":", '"', "'", "\\", "-", ".",
+     "1", "2.5", "1e9", "nan", "inf", "None", "bbox_2d", "```json", "```", "<|box_start|>", "<", ">", "\n", " ", "ı", "é"]
+)  # fmt: skip
+texts = st.one_of(st.text(), st.lists(pieces, max_size=60).map("".join))
+
+
+def test_modes_are_those_of_the_config() -> None:
+    assert get_args(config.OutputMode) == OUTPUT_MODES
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "flags"),
+    [
+        ("<think>a</think><answer> [1] </answer>", "[1]", ()),
+        ("<think>a\nb</think>\n<answer>\n[1,\n2]\n</answer>\n", "[1,\n2]", ()),
+        ("<answer>5</answer>", "5", ()),
+        ("opened by the prompt</think><answer>5</answer>", "5", ()),
+        ("<think>say <answer>1</answer></think><answer>2</answer>", "2", ()),
+        ("<think>say <answer>1</answer></think>", None, ("no_answer",)),
+        ("<think>never closed <answer>1</answer>", None, ("no_answer",)),
+        ("<answer>1</answer><think>late</think>", None, ("no_answer",)),
+        ("<think>a</think><answer>1</answer></think>", None, ("no_answer",)),
+        ("<answer>1</answer><answer>2</answer>", "2", ("several_answers",)),
+        ("<answer>1</answer><answer>2", "1", ()),
+        ("<answer>a<answer>b</answer>", "b", ()),
+        ("in <answer> tags: <answer>b</answer> done</answer>", "b", ()),
+        ("<answer>a <think> b</answer>", "a <think> b", ()),
+        ("<answer></answer>", None, ("no_answer",)),
+        ("<answer> \n </answer>", None, ("no_answer",)),
+        ("5", None, ("no_answer",)),
+        ("", None, ("no_answer",)),
+        ("<answer>5", None, ("no_answer",)),
+        ("\uff1canswer\uff1e5\uff1c/answer\uff1e", None, ("no_answer",)),
+        ("<\u0430nswer>5</\u0430nswer>", None, ("no_answer",)),
+        ("<Answer>5</Answer>", None, ("no_answer",)),
+        ("< answer >5</answer>", None, ("no_answer",)),
+    ],
+)
+def test_think_mode(text: str, answer: str | None, flags: tuple[str, ...]) -> None:
+    parsed = parse(text)
+    assert (parsed.answer, parsed.flags) == (answer, flags)
+    assert parsed.text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "think"),
+    [
+        ("<think> a </think><answer>1</answer>", "a"),
+        ("a</think><answer>1</answer>", "a"),
+        ("<think>a</think><think>b</think>", "a</think><think>b"),
+        ("<think>a", None),
+        ("<think></think>", None),
+    ],
+)
+def test_think_text(text: str, think: str | None) -> None:
+    assert parse(text).think == think
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>1</answer><think>because</think>", "1"),
+        ("<answer>1</answer><think>or <answer>2</answer></think>", "1"),
+        ("<answer>1</answer><answer>2</answer>", "1"),
+        ("<think><answer>1</answer></think><answer>2</answer>", "2"),
+        ("1", None),
+    ],
+)
+def test_answer_then_think_takes_the_first(text: str, answer: str | None) -> None:
+    assert parse(text, "answer_then_think").answer == answer
+
+
+def test_direct_is_the_whole_completion() -> None:
+    assert parse(" <answer>1</answer>\n", "direct").answer == "<answer>1</answer>"
+    assert parse(" \n", "direct").flags == ("no_answer",)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [("[1, 2]", "[1, 2]"), ("<think>[9]</think><answer>5</answer>", "5"), ("<think>[9]</think>", None), (" ", None)],
+)
+def test_adaptive(text: str, answer: str | None) -> None:
+    assert parse(text, "adaptive").answer == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "flags"),
+    [
+        ("<think>7</think><answer>5", "5", ("lenient",)),
+        ("<think>7</think> 5", "5", ("lenient",)),
+        ("just 5", "just 5", ("lenient",)),
+        ("<answer>5</answer>", "5", ()),
+        ("<think>only 7</think>", None, ("no_answer",)),
+        ("<think>only 7", None, ("no_answer",)),
+        ("<think>only <answer>7", None, ("no_answer",)),
+    ],
+)
+def test_lenient(text: str, answer: str | None, flags: tuple[str, ...]) -> None:
+    parsed = parse(text, lenient=True)
+    assert (parsed.answer, parsed.flags) == (answer, flags)
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(ValueError, match="unknown output mode 'thinking'; use one of think, direct"):
+        parse("", "thinking")
+
+
+@given(text=texts, mode=st.sampled_from(OUTPUT_MODES), lenient=st.booleans())
+def test_parse_is_total(text: str, mode: str, lenient: bool) -> None:
+    parsed = parse(text, mode, lenient=lenient)
+    assert (parsed.answer is None) == ("no_answer" in parsed.flags)
+    assert parsed.answer is None or (parsed.answer in text and parsed.answer.strip() == parsed.answer != "")
+
+
+plain = st.text(st.characters(exclude_characters="<"), min_size=1).filter(lambda s: s.strip() == s != "")
+
+
+@given(think=plain, answer=plain, noise=plain)
+def test_formatted_completions_come_apart_again(think: str, answer: str, noise: str) -> None:
+    parsed = parse(f"<think>{think}<answer>{noise}</answer></think>\n<answer>{answer}</answer>")
+    assert parsed.answer == answer
+    assert match_blocks(f"<think>{think}</think>\n<answer>{answer}</answer>", ("think", "answer")) == [think, answer]
+
+
+ONE = [(1.0, 2.0, 3.0, 4.0)]
+TWO = [(1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "boxes"),
+    [
+        ("[1, 2, 3, 4]", ONE),
+        ("(1, 2, 3, 4)", ONE),
+        ("1 2 3 4", ONE),
+        ("1,2,3,4", ONE),
+        (" 1, 2, 3, 4\n", ONE),
+        ("[[1, 2, 3, 4], [5, 6, 7, 8]]", TWO),
+        ("[1, 2, 3, 4]\n[5, 6, 7, 8]", TWO),
+        ("[1, 2, 3, 4] or [5, 6, 7, 8]", TWO),
+        ('{"bbox_2d": [1, 2, 3, 4]}', ONE),
+        ('{"bbox": [1, 2, 3, 4]}', ONE),
+        ('{"box": [1, 2, 3, 4]}', ONE),
+        ("{'Position': [1, 2, 3, 4], 'Confidence': 0.5}", ONE),
+        ('{"coordinate": [1, 2, 3, 4],}', ONE),
+        ("{'bbox': (1, 2, 3, 4)}", ONE),
+        ('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}]', TWO),
+        ('{"box": [1, 2, 3, 4], "box": [5, 6, 7, 8]}', TWO),
+        ('{"box": [1, 2, 3, 4], "bbox": [5, 6, 7, 8]}', TWO),
+        ('{"bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]]}', TWO),
+        ("{bbox: [1, 2, 3, 4]}", ONE),
+        ('```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label": "a"}\n]\n```', ONE),
+        ("It's here:\n```\n[1, 2, 3, 4]\n```\nthe dog's.", ONE),
+        ("The box is [1, 2, 3, 4].", ONE),
+        ("(1,2),(3,4)", ONE),
+        ("(1, 2), (3, 4)", ONE),
+        ("[[1, 2], [3, 4]]", ONE),
+        ("(1,2),(3,4)\n(5,6),(7,8)", TWO),
+        ("<|box_start|>(1,2),(3,4)<|box_end|>", ONE),
+        ("<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", ONE),
+        ("<|box_start|>[1, 2, 3, 4]<|box_end|>", ONE),
+        ("[-1.5, +2.0, 3e1, .5]", [(-1.5, 2.0, 30.0, 0.5)]),
+        ("[010, 020, 030, 040]", [(10.0, 20.0, 30.0, 40.0)]),
+        ("[1e999, 2, 3, -Infinity]", [(math.inf, 2.0, 3.0, -math.inf)]),
+        ("(see [1, 2, 3, 4]", ONE),
+        # not boxes
+        ("", []),
+        ("[]", []),
+        ("None", []),
+        ("[1, 2, 3]", []),
+        ("[1, 2, 3, 4, 5]", []),
+        ("1 2 3 4 5 6 7 8", []),
+        ("in 1, 2, 3, 4 steps", []),
+        ("at (1, 2) and (3, 4)", []),
+        ("[1, 2, 3, 4)", []),
+        ("{1, 2, 3, 4}", []),
+        ("[True, 2, 3, 4]", []),
+        ("[1-2, 3, 4, 5]", []),
+        ("[1, 2, 3, 4x]", []),
+        ("['1', '2', '3', '4']", []),
+        ('[{"bbox_2d": [1, 2, 3, 4], "lab', []),
+        ('{"history": [1, 2, 3, 4]}', []),
+        ("[__import__('os').getpid(), 2, 3, 4]", []),
+        ("[\u0131nf, 2, 3, 4]", []),
+    ],
+)
+def test_box_syntaxes(answer: str, boxes: list[tuple[float, ...]]) -> None:
+    assert [b.box for b in parse_boxes(answer)] == boxes
+
+
+def test_labels_and_confidences() -> None:
+    first, second = parse_boxes(
+        '[{"bbox_2d": [1, 2, 3, 4], "label": "caf\\u00e9 [3]"}, {"score": 0.25, "box": [5, 6, 7, 8]}]'
+    )
+    assert (first.label, first.confidence) == ("café [3]", None)
+    assert (second.label, second.confidence) == (None, 0.25)
+    (third,) = parse_boxes(r"{'Position': [1, 2, 3, 4], 'label': 'the dog\'s', 'Confidence': 1}")
+    assert (third.label, third.confidence) == ("the dog's", 1.0)
+
+
+def test_nan_is_kept_for_the_reward_to_flag() -> None:
+    (found,) = parse_boxes("[NaN, nan, 3, -inf]")
+    assert math.isnan(found.box[0])
+    assert math.isnan(found.box[1])
+    assert found.box[3] == -math.inf
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+four = st.tuples(numbers, numbers, numbers, numbers)
+WRITERS = {
+    "json": lambda b: json.dumps(list(b)),
+    "object": lambda b: json.dumps({"bbox_2d": list(b), "label": "a, [b]"}),
+    "python": lambda b: str([{"Position": list(b), "Confidence": 1.0}]),
+    "fenced": lambda b: f"```json\n{json.dumps([{'bbox': list(b)}], indent=1)}\n```",
+    "corners": lambda b: f"({b[0]!r},{b[1]!r}),({b[2]!r},{b[3]!r})",
+    "marked": lambda b: f"<|box_start|>({b[0]!r},{b[1]!r}),({b[2]!r},{b[3]!r})<|box_end|>",
+    "bare": lambda b: " ".join(map(repr, b)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@given(box=four)
+def test_written_boxes_are_read_back_exactly(writer: str, box: tuple[float, float, float, float]) -> None:
+    assert [b.box for b in parse_boxes(WRITERS[writer](box))] == [box]
+
+
+@given(boxes=st.lists(four, max_size=8), prose=st.booleans())
+def test_every_listed_box_is_counted(boxes: list[tuple[float, float, float, float]], prose: bool) -> None:
+    text = json.dumps([{"bbox_2d": list(b), "label": "x"} for b in boxes])
+    assert [b.box for b in parse_boxes(f"Found {len(boxes)}: {text}." if prose else text)] == boxes
+
+
+@given(text=texts)
+def test_parse_boxes_is_total(text: str) -> None:
+    assert all(len(b.box) == 4 for b in parse_boxes(text))
+
+
+MEGABYTE = 1_000_000
+HOSTILE = {
+    "open": "[" * MEGABYTE,
+    "deep": "[" * (MEGABYTE // 2) + "]" * (MEGABYTE // 2),
+    "objects": '{"a":' * (MEGABYTE // 5),
+    "escapes": '["' + '\\"' * (MEGABYTE // 2),
+    "quotes": "['\\" * (MEGABYTE // 3),
+    "digits": "[" + "1" * MEGABYTE,
+    "signs": "1-" * (MEGABYTE // 2),
+    "exponents": "[1e" * (MEGABYTE // 3),
+    "marks": "<|" * (MEGABYTE // 2),
+    "letters": "a" * MEGABYTE,
+    "calls": "[]" * (MEGABYTE // 2),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_megabyte_is_no_box_and_no_hang(name: str) -> None:
+    started = time.process_time()
+    assert parse_boxes(HOSTILE[name]) == []
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("tag", ["<think>", "</think>", "<answer>", "<answer>x</answer>", "<tool_response>", "<"])
+def test_a_megabyte_of_tags(tag: str) -> None:
+    text = tag * (MEGABYTE // len(tag))
+    started = time.process_time()
+    for mode in OUTPUT_MODES:
+        assert parse(text, mode, lenient=True).text is text
+    assert match_blocks(text, ("think", "answer")) is None
+    assert time.process_time() - started < 10
+
+
+def test_a_hundred_thousand_boxes_are_all_counted() -> None:
+    assert len(parse_boxes("[1,2,3,4]," * 100_000)) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks", "contents"),
+    [
+        (" <think>a</think>\n<answer> b </answer>\n", ("think", "answer"), ["a", "b"]),
+        ("<answer>b</answer>", ("answer",), ["b"]),
+        (r"<think>a</think> \boxed{\frac{1}{2}}", ("think", parse_module.BOXED), ["a", r"\frac{1}{2}"]),
+        ("<think>a</think><tool_response>x <answer>z</answer></tool_response><answer>b</answer>", ("think", "answer"),
+         ["a", "b"]),
+        ("<caption>c</caption><think>a</think>", ("caption", "think"), ["c", "a"]),
+        ("x<think>a</think><answer>b</answer>", ("think", "answer"), None),
+        ("<think>a</think>x<answer>b</answer>", ("think", "answer"), None),
+        ("<think>a</think><answer>b</answer>x", ("think", "answer"), None),
+        ("<answer>b</answer><think>a</think>", ("think", "answer"), None),
+        ("<think>a<answer>b</answer></think>", ("think", "answer"), None),
+        ("<think>a</think><answer>b</answer><answer>b</answer>", ("think", "answer"), None),
+        ("<think><think>a</think><answer>b</answer>", ("think", "answer"), None),
+        ("<think>a</think><answer><think>c</think></answer>", ("answer",), None),
+        (r"<think>a</think>\boxed{1}\boxed{2}", ("think", parse_module.BOXED), None),
+        (r"<think>a</think>\boxed{1", ("think", parse_module.BOXED), None),
+        ("<thi<tool_response></tool_response>nk>a</think><answer>b</answer>", ("think", "answer"), None),
+    ],
+)  # fmt: skip
+def test_match_blocks(text: str, blocks: tuple[str, ...], contents: list[str] | None) -> None:
+    assert match_blocks(text, blocks) == contents
+
+
+@pytest.mark.parametrize(("text", "length"), [(" ab c ", 4), ("", 0), (" \n", 0), ("\u200b\u2060", 0), ("\u200ba", 2)])
+def test_visible_length(text: str, length: int) -> None:
+    assert visible_length(text) == length

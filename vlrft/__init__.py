@@ -1,0 +1,129 @@
+"""vlrft: reinforcement fine-tuning of vision-language models with rewards that can be verified.
+
+    import vlrft
+    run = vlrft.train("detection/bccd_tiny", "data.root=data/bccd", train__steps=200)
+    results = vlrft.evaluate(run)
+
+The command line says the same: `vlrft train detection/bccd_tiny data.root=data/bccd train.steps=200`. Importing this
+package loads neither torch nor transformers; the first call of `train` or `evaluate` does. The training loop lives in
+`vlrft.training`: a submodule named `train` would replace the function `vlrft.train` once it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlrft.compose import Composed
+    from vlrft.config import Config
+    from vlrft.eval.run import Results
+    from vlrft.training import Run
+
+__all__ = ["Config", "Results", "Run", "__version__", "compose", "data", "evaluate", "recipes", "rewards", "train"]
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Config": "vlrft.config:Config",
+    "Results": "vlrft.eval.run:Results",
+    "Run": "vlrft.training:Run",
+    "compose": "vlrft.compose",
+    "data": "vlrft.data",
+    "recipes": "vlrft.recipes",
+    "rewards": "vlrft.rewards",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names that cost an import are loaded on first use (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vlrft' has no attribute {name!r}")
+    module, _, attribute = _LAZY[name].partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, attribute) if attribute else loaded
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Config | None = None,
+    *dotlist: str,
+    overrides: Mapping[str, Any] | None = None,
+    resume: str | Path | None = None,
+    **changes: Any,
+) -> Run:
+    """Run every stage of a recipe and return the finished run.
+
+    recipe: a packaged name (`"detection/bccd_tiny"`), a YAML file (`"./my.yaml"`), a mapping or a `Config`.
+    dotlist: overrides as on the command line, `"train.learning_rate=1e-5"`.
+    overrides: the same as a mapping from dotted keys to Python values, `{"train.steps": 3}`.
+    changes: the same as keywords, a double underscore for each dot: `train__steps=3`.
+    Later wins, in the order dotlist, overrides, changes.
+    resume: folder of an interrupted run. It goes on from its last complete checkpoint with its own config; no recipe
+    is given then.
+
+    Raises `vlrft.compose.ConfigError` before any compute is spent when the config is not valid.
+    """
+    from vlrft.log import UserError
+
+    if recipe is None and resume is None:
+        raise UserError("give a recipe ('vlrft recipes ls' lists them), or resume=RUN_DIR to go on with a run")
+    if recipe is not None and resume is not None:
+        raise UserError("give a recipe or resume=RUN_DIR, not both: a resumed run has its own config")
+    run_dir = Path(resume).expanduser() if resume is not None else None
+    source = recipe if run_dir is None else _config_of_run(run_dir)
+    composed = _compose(source, _overrides(dotlist, overrides, changes))
+
+    from vlrft import training
+
+    return training.run(composed, resume=run_dir)
+
+
+def evaluate(
+    source: Run | str | Path | Mapping[str, Any] | Config,
+    *dotlist: str,
+    overrides: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Results:
+    """Score the held-out rows (`data.eval`) with the metrics of `eval.metrics`, decoding as `eval` says.
+
+    source: a `Run` or its folder (its trained model is evaluated), or a recipe (its model as it starts).
+    dotlist, overrides, changes: as in `train`, applied to the run's or the recipe's config.
+
+    Raises `vlrft.compose.ConfigError` before any compute is spent when the config is not valid.
+    """
+    from vlrft.config import Config
+
+    run_dir = None
+    if isinstance(source, str | Path) and Path(source).expanduser().is_dir():
+        run_dir = Path(source).expanduser()
+    elif not isinstance(source, str | Path | Mapping | Config):
+        run_dir = source.path
+    recipe = source if run_dir is None else _config_of_run(run_dir)
+    composed = _compose(recipe, _overrides(dotlist, overrides, changes))
+
+    from vlrft.eval import run as evaluation
+
+    return evaluation.evaluate(composed, run_dir=run_dir)
+
+
+def _overrides(
+    dotlist: tuple[str, ...], overrides: Mapping[str, Any] | None, changes: Mapping[str, Any]
+) -> list[str | Mapping[str, Any]]:
+    return [*dotlist, dict(overrides or {}), {key.replace("__", "."): value for key, value in changes.items()}]
+
+
+def _compose(recipe: Any, asked: list[str | Mapping[str, Any]]) -> Composed:
+    from vlrft.compose import compose
+
+    return compose(recipe, asked)
+
+
+def _config_of_run(run_dir: Path) -> Path:
+    from vlrft.log import UserError
+
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"no run in {run_dir}: config.yaml is missing; give the folder that 'vlrft train' wrote to")
+    return path

@@ -1,0 +1,179 @@
+"""The `vlrft` command. It only calls the Python API; heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlrft import __version__
+
+USER_ERRORS = frozenset(
+    {
+        "vlrft.data.problems.DataError",
+        "vlrft.log.UserError",
+        "vlrft.models.base.PromptError",
+        "vlrft.registry.UnknownNameError",
+        "vlrft.report.ReportError",
+        "vlrft.rewards.base.TargetError",
+    }
+)
+"""Exceptions (and their subclasses) shown as one message without a traceback; named, so that none is imported here."""
+
+app = typer.Typer(
+    help="Reinforcement fine-tuning of vision-language models with verifiable rewards.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help takes 0.1 s; loading rich for boxes around it, three times as long
+)
+recipes_app = typer.Typer(help="List, show and copy the packaged recipes.", no_args_is_help=True)
+rewards_app = typer.Typer(help="List and explain the built-in rewards.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(rewards_app, name="rewards")
+
+Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. train.steps=200.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vlrft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Recipe name ('vlrft recipes ls') or file (./my.yaml).")] = None,
+    changes: Changes = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run; give no recipe then.")
+    ] = None,
+) -> None:
+    """Train as a recipe says."""
+    import vlrft
+    from vlrft.log import configure_logging
+
+    overrides = list(changes or [])
+    if recipe is not None and "=" in recipe:
+        overrides.insert(0, recipe)
+        recipe = None
+    configure_logging()
+    run = vlrft.train(recipe, *overrides, resume=resume)
+    typer.echo(f"run folder: {run.path}")
+
+
+@app.command()
+def demo(
+    changes: Changes = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+) -> None:
+    """Teach a tiny model to see, offline, on a CPU, in minutes."""
+    from vlrft import demo as demo_module
+    from vlrft.log import configure_logging
+
+    configure_logging()
+    demo_module.run(out, list(changes or []))
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Folder that 'vlrft train' wrote to.")]) -> None:
+    """Write report.html from what a run left on disk."""
+    from vlrft.report import write_report
+
+    typer.echo(str(write_report(run_dir)))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"vlrft {__version__}")
+
+
+@recipes_app.command("ls")
+def recipes_ls() -> None:
+    """List the packaged recipes."""
+    from vlrft.recipe import recipe_names, recipe_summary
+
+    names = recipe_names()
+    width = max((len(name) for name in names), default=0)
+    for name in names:
+        typer.echo(f"{name:{width}}  {recipe_summary(name)}".rstrip())
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name.")]) -> None:
+    """Print a recipe."""
+    from vlrft.recipe import recipe_path
+
+    typer.echo(recipe_path(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("cp")
+def recipes_cp(
+    name: Annotated[str, typer.Argument(help="Recipe name.")],
+    dest: Annotated[Path, typer.Argument(help="New file, or an existing folder.")],
+) -> None:
+    """Copy a recipe, to make it your own."""
+    from vlrft.log import UserError
+    from vlrft.recipe import recipe_path
+
+    source = recipe_path(name)
+    target = dest / source.name if dest.is_dir() else dest
+    if target.exists():
+        raise UserError(f"{target} exists already; choose another name or remove it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes())
+    typer.echo(f"{target} written; run it with: vlrft train {target if target.is_absolute() else f'./{target}'}")
+
+
+@rewards_app.command("ls")
+def rewards_ls() -> None:
+    """List the built-in rewards."""
+    from vlrft import rewards
+
+    names = rewards.names()
+    width = max(len(name) for name in names)
+    for name in names:
+        typer.echo(f"{name:{width}}  {_reward_doc(name).partition(chr(10))[0]}".rstrip())
+
+
+@rewards_app.command("show")
+def rewards_show(name: Annotated[str, typer.Argument(help="Reward name, e.g. box.iou.")]) -> None:
+    """Explain one reward."""
+    typer.echo(f"{name}\n\n{_reward_doc(name)}")
+
+
+def _reward_doc(name: str) -> str:
+    import inspect
+
+    from vlrft import rewards
+    from vlrft.registry import resolve
+
+    return inspect.getdoc(resolve(name, rewards.REWARDS, kind="reward")) or ""
+
+
+def is_user_error(error: BaseException) -> bool:
+    """True for an exception whose message says all that the user needs."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in USER_ERRORS for kind in type(error).__mro__)
+
+
+def main() -> None:
+    """Entry point: exit code 2 and one message for the user's errors, a traceback for ours."""
+    try:
+        app()
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)

@@ -1,0 +1,288 @@
+"""The typed config tree: what a recipe may say. No torch; a recipe validates in milliseconds.
+
+A knob lives in its component's block or does not exist. Names are TRL's where TRL has one. `vlrft/compose.py` reads
+recipes and overrides into this tree.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+OutputMode = Literal["think", "direct", "answer_then_think", "adaptive"]
+
+
+class Block(BaseModel):
+    """Base of every block: unknown keys are errors, field docstrings are the documentation."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class TinyModelConfig(Block):
+    """A randomly initialised model built offline (`models/tiny.py`)."""
+
+    family: str = "qwen2_5_vl"
+    """One of the FAMILIES."""
+    hidden_size: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    intermediate_size: int = 384
+    vision_hidden_size: int = 96
+    vision_layers: int = 3
+    vision_heads: int = 4
+    vision_intermediate_size: int = 192
+    patch_size: int = 14
+    """Edge of a vision patch in pixels."""
+    spatial_merge_size: int = 2
+    """Edge of the square of patches that becomes one token."""
+    vocab_size: int | None = None
+    """Pad the vocabulary to this size; None = just the tokenizer's."""
+    number_tokens: int = 0
+    """Integers 0..n-1 become single tokens."""
+    init_seed: int = 0
+
+
+class ModelConfig(Block):
+    """Which model, and which of its parts learn."""
+
+    model_name_or_path: str | None = None
+    """Hub id or local folder; exclusive with `tiny`."""
+    tiny: TinyModelConfig | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the master weights. bfloat16 compute comes from `parallel.mixed_precision`."""
+    attention: Literal["auto", "two_part", "flex", "flash_varlen", "dense"] = "auto"
+    """Shared-prefix attention kernel of the language model; `dense` is the reference."""
+    freeze_vision_tower: bool = False
+    freeze_projector: bool = False
+    freeze_language_model: bool = False
+    gradient_checkpointing: bool = False
+    logprob_chunk_size: int = Field(256, gt=0)
+    """Completion tokens whose logits exist at once."""
+    logprob_cache_mb: int = Field(512, ge=0)
+    """Keep the softmax of a micro-batch for the backward pass when it fits in this many MiB; recompute otherwise."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.model_name_or_path is None) == (self.tiny is None):
+            raise ValueError("give exactly one of model.model_name_or_path and model.tiny")
+        return self
+
+
+class SourceConfig(Block):
+    """Rows of one split."""
+
+    format: Literal["auto", "native", "coco", "voc", "shapes"] = "auto"
+    """`native` = JSONL / parquet rows; `coco`, `voc` = published detection files; `shapes` = generated scenes."""
+    path: str | None = None
+    """File or folder, relative to `data.root`."""
+    split: str | None = None
+    """Name of the split file (VOC: ImageSets/Main/<split>.txt)."""
+    images: str | None = None
+    """Folder of the images, relative to `data.root`; None = the format's own default."""
+    classes: list[str] | None = None
+    """Keep only these class names; None = all."""
+    instances: Literal["error", "skip", "largest"] = "skip"
+    """Single-box tasks: what to do with an image that does not hold exactly one instance of the asked class."""
+    limit: int | None = Field(None, gt=0)
+    """Use the first n rows only."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the generator (`shapes`)."""
+
+
+class DataConfig(Block):
+    """Rows, task, media and prompt limits."""
+
+    root: str = "."
+    """Every relative path in the data block starts here."""
+    task: str = "grounding"
+    """Name in the TASKS table, or `module:attr`."""
+    train: SourceConfig = Field(default_factory=SourceConfig)
+    eval: SourceConfig | None = None
+    min_pixels: int | None = Field(None, gt=0)
+    """Pixel budget of one image; None = the processor's own."""
+    max_pixels: int | None = Field(None, gt=0)
+    resize: tuple[int, int] | None = None
+    """Resize every image to (width, height) before the processor; None = as stored."""
+    max_prompt_length: int = Field(4096, gt=0)
+    """Tokens, media included. A longer prompt is an error or a counted skip, never cut."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """Unreadable image, bad box, over-long prompt: stop before compute is spent, or skip, count and list."""
+    output_mode: OutputMode = "think"
+    prompt_template: str | None = None
+    """Jinja text with `question`, `format_hint`, `space`; None = the task's own."""
+
+
+class SamplerConfig(Block):
+    """Which samples come next."""
+
+    name: str = "shuffle"
+    """Name in the SAMPLERS table, or `module:attr`."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class EngineConfig(Block):
+    """How completions are sampled."""
+
+    name: str = "hf"
+    """Name in the ENGINES table, or `module:attr`."""
+    num_generations: int = 8
+    """G, completions per prompt."""
+    max_completion_length: int = Field(256, gt=0)
+    temperature: float = Field(1.0, ge=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    """0 = off."""
+    max_rows: int = Field(512, gt=0)
+    """Completions decoded at once; more prompts than fit are decoded in turns."""
+    allow_truncated_sampling: bool = False
+    """Permit top_p < 1 or top_k > 0 in training rollouts, whose log-probs the trainer then does not match."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardSpec(Block):
+    """One reward of the weighted sum."""
+
+    func: str
+    """Name in the REWARDS table, `module:attr` or `file.py:attr`."""
+    weight: float = 1.0
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardsConfig(Block):
+    """What a completion is worth."""
+
+    funcs: list[RewardSpec] = Field(
+        default_factory=lambda: [
+            RewardSpec(func="box.iou", weight=0.9),
+            RewardSpec(func="format.think_answer", weight=0.1),
+        ]
+    )
+    max_errors: int = Field(10, ge=0)
+    """A reward that raises is logged with function and sample; after this many the run stops."""
+
+
+class ObjectiveConfig(Block):
+    """Advantage, policy loss, KL. Defaults: architecture section 11.10."""
+
+    advantage: str = "group"
+    """Name in ADVANTAGES."""
+    scale_rewards: Literal["group", "none"] = "group"
+    """Divide by the group's std (n-1, + 1e-4), or not (Dr.GRPO)."""
+    policy_loss: str = "clip"
+    """Name in LOSSES."""
+    aggregation: Literal["token_mean_global", "seq_mean", "const", "seq_sum_mean", "token_sum"] = "token_mean_global"
+    epsilon: float = Field(0.2, ge=0.0)
+    epsilon_high: float | None = Field(None, ge=0.0)
+    """Upper clip range; None = epsilon."""
+    delta: float | None = Field(None, gt=0.0)
+    """Cap of the ratio in the unclipped branch; None = off."""
+    beta: float = Field(0.0, ge=0.0)
+    """KL coefficient; 0 = no reference model."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    num_iterations: int = Field(1, gt=0)
+    """Passes over one rollout."""
+    minibatches: int = Field(1, gt=0)
+    """Optimiser steps per pass: the rollout's groups are split into this many."""
+    mask_truncated: bool = False
+    """Leave completions that hit the length limit out of the loss (they stay in the group statistics)."""
+    count_dropped_in_denominator: bool = False
+    """Peers' behaviour: zero-spread groups keep counting in the loss denominator."""
+
+
+class TrainConfig(Block):
+    """Optimisation and run life."""
+
+    output_dir: str = "runs/run"
+    seed: int = 0
+    steps: int = Field(100, ge=0)
+    """Rollouts (GRPO) or batches (SFT)."""
+    prompts_per_step: int = Field(8, gt=0)
+    learning_rate: float = Field(1e-6, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    warmup_steps: int = Field(0, ge=0)
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    micro_batch_tokens: int = Field(4096, gt=0)
+    """Token budget of one forward: prompts + completions, each prompt counted once."""
+    save_steps: int = Field(0, ge=0)
+    """Checkpoint every n steps; 0 = at the end of each stage only."""
+    keep_checkpoints: int = Field(2, gt=0)
+    max_skipped_steps: int = Field(5, gt=0)
+    """Stop after this many non-finite steps in a row."""
+
+
+class ParallelConfig(Block):
+    """Devices and precision."""
+
+    mixed_precision: Literal["no", "bf16"] = "no"
+    cpu: bool = False
+    """Stay on the CPU where a GPU is at hand."""
+    num_threads: int | None = Field(None, gt=0)
+
+
+class EvalConfig(Block):
+    """Evaluation on held-out rows."""
+
+    every: int = Field(0, ge=0)
+    """Evaluate every n steps; 0 = at the start and end of each stage only."""
+    limit: int | None = Field(None, gt=0)
+    temperature: float = Field(0.0, ge=0.0)
+    prompts_per_batch: int = Field(64, gt=0)
+    metrics: list[str] = Field(default_factory=lambda: ["box.iou", "box.acc@0.5", "format.think_answer"])
+    """Reward names whose mean over the held-out rows is reported."""
+
+
+class LogConfig(Block):
+    """What a run writes."""
+
+    tensorboard: bool = True
+    rollouts: bool = True
+    """Keep every rollout in rollouts/*.jsonl (needed to resume in the middle of a step)."""
+    report: bool = True
+    progress: bool = True
+
+
+class StageConfig(BaseModel):
+    """One stage: its kind, and whatever it says differently from the top-level blocks."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    kind: Literal["sft", "grpo"]
+    name: str | None = None
+    """Unique in the run; None = the kind."""
+
+
+class Config(Block):
+    """The whole tree."""
+
+    model: ModelConfig
+    data: DataConfig = Field(default_factory=DataConfig)
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    rewards: RewardsConfig = Field(default_factory=RewardsConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
+    stages: list[StageConfig] = Field(default_factory=lambda: [StageConfig(kind="grpo")])
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        if any(s.kind == "grpo" for s in self.stages) and self.engine.num_generations < 2:
+            raise ValueError(
+                f"engine.num_generations is {self.engine.num_generations}: a group needs at least 2 completions "
+                "to compare; set it to 2 or more (8 is usual)"
+            )
+        truncated = self.engine.top_p < 1.0 or self.engine.top_k > 0
+        if truncated and not self.engine.allow_truncated_sampling:
+            raise ValueError(
+                "engine.top_p < 1 or engine.top_k > 0 biases training rollouts; "
+                "set engine.allow_truncated_sampling=true to do it all the same"
+            )
+        return self

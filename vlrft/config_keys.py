@@ -1,0 +1,204 @@
+"""What an unknown config key was meant to be: the valid keys, near misses, and the names that other trainers use."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+
+from vlrft.config import Config, StageConfig
+
+PEER_KEYS: dict[str, str] = {
+    "model.path": "model.model_name_or_path",
+    "model_path": "model.model_name_or_path",
+    "pretrain": "model.model_name_or_path",
+    "torch_dtype": "model.dtype",
+    "attn_implementation": "model.attention",
+    "freeze_vit": "model.freeze_vision_tower",
+    "freeze_vision_modules": "model.freeze_vision_tower",
+    "freeze_aligner": "model.freeze_projector",
+    "freeze_llm": "model.freeze_language_model",
+    "enable_gradient_checkpointing": "model.gradient_checkpointing",
+    "train_files": "data.train.path",
+    "prompt_data": "data.train.path",
+    "dataset_name": "data.train.path",
+    "val_files": "data.eval.path",
+    "image_dir": "data.train.images",
+    "image_folder": "data.train.images",
+    "prompt_max_len": "data.max_prompt_length",
+    "rollout.name": "engine.name",
+    "use_vllm": "engine.name",
+    "rollout.n": "engine.num_generations",
+    "n_samples_per_prompt": "engine.num_generations",
+    "group_size": "engine.num_generations",
+    "max_response_length": "engine.max_completion_length",
+    "max_new_tokens": "engine.max_completion_length",
+    "generate_max_len": "engine.max_completion_length",
+    "reward_funcs": "rewards.funcs",
+    "reward_weights": "rewards.funcs",
+    "reward_function": "rewards.funcs",
+    "custom_reward_function.path": "rewards.funcs",
+    "custom_reward_function.name": "rewards.funcs",
+    "external_plugins": "rewards.funcs",
+    "kl_coef": "objective.beta",
+    "kl_loss_coef": "objective.beta",
+    "init_kl_coef": "objective.beta",
+    "kl_loss_type": "objective.kl_estimator",
+    "kl_penalty": "objective.kl_estimator",
+    "adv_estimator": "objective.advantage",
+    "advantage_estimator": "objective.advantage",
+    "norm_adv_by_std_in_grpo": "objective.scale_rewards",
+    "clip_ratio": "objective.epsilon",
+    "clip_ratio_low": "objective.epsilon",
+    "clip_ratio_high": "objective.epsilon_high",
+    "clip_ratio_dual": "objective.delta",
+    "clip_ratio_c": "objective.delta",
+    "loss_mode": "objective.policy_loss",
+    "importance_sampling_level": "objective.policy_loss",
+    "loss_type": "objective.aggregation",
+    "loss_avg_mode": "objective.aggregation",
+    "loss_agg_mode": "objective.aggregation",
+    "ppo_epochs": "objective.num_iterations",
+    "ppo_mini_batch_size": "objective.minibatches",
+    "steps_per_generation": "objective.minibatches",
+    "mask_truncated_completions": "objective.mask_truncated",
+    "train_batch_size": "train.prompts_per_step",
+    "rollout_batch_size": "train.prompts_per_step",
+    "per_device_train_batch_size": "train.micro_batch_tokens",
+    "ppo_micro_batch_size_per_gpu": "train.micro_batch_tokens",
+    "micro_train_batch_size": "train.micro_batch_tokens",
+    "gradient_accumulation_steps": "train.micro_batch_tokens",
+    "max_steps": "train.steps",
+    "total_training_steps": "train.steps",
+    "num_train_epochs": "train.steps",
+    "total_epochs": "train.steps",
+    "lr": "train.learning_rate",
+    "actor_learning_rate": "train.learning_rate",
+    "lr_scheduler_type": "train.lr_scheduler",
+    "lr_warmup_steps": "train.warmup_steps",
+    "grad_clip": "train.max_grad_norm",
+    "max_norm": "train.max_grad_norm",
+    "save_freq": "train.save_steps",
+    "save_total_limit": "train.keep_checkpoints",
+    "default_local_dir": "train.output_dir",
+    "save_path": "train.output_dir",
+    "bf16": "parallel.mixed_precision",
+    "use_cpu": "parallel.cpu",
+    "test_freq": "eval.every",
+    "eval_steps": "eval.every",
+    "trainer.logger": "log.tensorboard",
+    "report_to": "log.tensorboard",
+    "log_completions": "log.rollouts",
+}
+"""Option of TRL, verl, EasyR1, ms-swift or OpenRLHF (its leaf, or its last dotted parts) -> ours."""
+
+NOTES: dict[str, str] = {
+    "train.prompts_per_step": "it counts prompts, not completions",
+    "train.micro_batch_tokens": "a micro-batch is a token budget here",
+    "train.steps": "a run is stated in steps",
+    "objective.minibatches": "a number of optimiser steps, not a size",
+}
+
+_INDEX = re.compile(r"\[\d+\]")
+_STAGE = re.compile(r"^stages\[\d+\]\.")
+
+
+def _block_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The config block behind an annotation, through `X | None` and `list[X]`; the flag says that it is a list."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return next((found for found in map(_block_of, args) if found[0]), (None, False))
+    if origin is list:
+        return _block_of(args[0])[0], True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    return None, False
+
+
+def _walk(model: type[BaseModel], prefix: str) -> list[str]:
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        block, is_list = _block_of(field.annotation)
+        keys.append(key)
+        if block is not None and block is not StageConfig:
+            keys += _walk(block, f"{key}[]." if is_list else f"{key}.")
+    return keys
+
+
+@functools.cache
+def valid_keys() -> tuple[str, ...]:
+    """Every dotted key of `Config`, blocks and leaves; `[]` stands for any index (`rewards.funcs[].weight`)."""
+    return tuple(_walk(Config, ""))
+
+
+def peer_key(key: str) -> str | None:
+    """Our key for another trainer's option: its longest dotted tail that `PEER_KEYS` knows, else None."""
+    parts = key.split(".")
+    for start in range(len(parts)):
+        ours = PEER_KEYS.get(".".join(parts[start:]).lower())
+        if ours is not None:
+            return ours
+    return None
+
+
+def suggest(key: str) -> str:
+    """The end of an unknown-key message: `did you mean X?`, or the valid names of the block that the key stands in."""
+    stage = match.group() if (match := _STAGE.match(key)) else ""
+    indices = _INDEX.findall(key[len(stage) :])
+    plain = _INDEX.sub("[]", key[len(stage) :])
+
+    def shown(candidate: str) -> str:
+        same_list = candidate.count("[]") == len(indices) and candidate.split("[]")[0] == plain.split("[]")[0]
+        filled = candidate
+        for index in indices if same_list else ():
+            filled = filled.replace("[]", index, 1)
+        return stage + filled.replace("[]", "[0]")
+
+    ours = peer_key(plain)
+    near = [ours] if ours is not None else _near(plain)
+    if near:
+        note = f" ({NOTES[near[0]]})" if ours is not None and near[0] in NOTES else ""
+        return f"did you mean {' or '.join(shown(k) for k in near)}?{note}"
+    block = plain.rpartition(".")[0]
+    while block and not any(k.startswith(f"{block}.") for k in valid_keys()):
+        block = block.rpartition(".")[0]
+    start = f"{block}." if block else ""
+    names = [k[len(start) :] for k in valid_keys() if k.startswith(start) and "." not in k[len(start) :]]
+    return f"valid in {block or 'the top level'}: {', '.join(names)}"
+
+
+def _near(key: str) -> list[str]:
+    """Valid keys that `key` may have meant, best first: same leaf elsewhere, a typo beside it, a typo anywhere."""
+    block, _, leaf = key.rpartition(".")
+    same_leaf = [k for k in valid_keys() if k.rpartition(".")[2] == leaf]
+    if same_leaf:
+        return difflib.get_close_matches(key, same_leaf, n=1, cutoff=0.8) or same_leaf[:3]
+    beside = [k for k in valid_keys() if k.rpartition(".")[0] == block]
+    typo = difflib.get_close_matches(key, beside, n=1, cutoff=0.8)
+    elsewhere = [k for k in valid_keys() if not key.startswith(f"{k}.")]
+    typo = typo or difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.8)
+    if typo:
+        return typo
+    by_leaf = {k.rpartition(".")[2]: k for k in reversed(valid_keys())}
+    return [by_leaf[name] for name in difflib.get_close_matches(leaf, by_leaf, n=1, cutoff=0.75)]
+
+
+def default_of(key: str) -> Any:
+    """The default of a dotted key without indices, as plain data; None where there is none (or it is None)."""
+    model: type[BaseModel] | None = Config
+    value: Any = None
+    for name in key.split("."):
+        field = model.model_fields.get(name) if model is not None else None
+        if field is None:
+            return None
+        value = None if field.is_required() else field.get_default(call_default_factory=True)
+        model = _block_of(field.annotation)[0]
+    if isinstance(value, list):
+        return [item.model_dump(exclude_unset=True) if isinstance(item, BaseModel) else item for item in value]
+    return value.model_dump() if isinstance(value, BaseModel) else value

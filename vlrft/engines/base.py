@@ -1,0 +1,49 @@
+"""The seam between a trainer and whatever samples: prompts and seeds in, completions out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vlrft.types import Completion, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How tokens are drawn. Log-probs are those of the distribution after temperature and bans."""
+
+    temperature: float = 1.0
+    """0 = greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 = off."""
+    max_tokens: int = 256
+    ignore_eos: bool = False
+    """Ban the stop tokens: every completion has exactly `max_tokens` tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt and a seed per wanted completion."""
+
+    prompt: Prompt
+    seeds: tuple[int, ...]
+    """Same seed, same tokens, whatever else is in the batch."""
+
+
+class Engine(Protocol):
+    """An engine owns no schedule: it answers `generate` and takes new weights when told."""
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
+        """len(seeds) completions per request, in order."""
+
+    def sync(self, policy_version: int) -> None:
+        """Make the next rollouts come from the current weights; completions are stamped with `policy_version`."""
+
+
+def row_seed(*key: object) -> int:
+    """A 64-bit seed from anything printable (run seed, stage, step, sample id, row): stable over processes."""
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

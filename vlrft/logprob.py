@@ -1,0 +1,122 @@
+"""Log-probs and entropies of given tokens from hidden states, without ever holding all logits.
+
+Completion tokens only, in chunks. The forward pass keeps the softmax of a chunk for the backward pass while it fits in
+`cache_bytes` (then the head costs three matrix products instead of four), and recomputes it otherwise.
+
+Shape suffixes: T tokens, V vocabulary, D hidden size, C chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_BANNED = -1e9
+"""Logit of a banned id: its probability underflows to exactly 0 and 0 * log p stays 0, unlike with -inf."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadOptions:
+    """How logits become probabilities; must equal what the engine did when it sampled."""
+
+    temperature: float = 1.0
+    banned_ids: tuple[int, ...] = ()
+    chunk_size: int = 256
+    cache_bytes: int = 512 * 2**20
+    entropy_grad: bool = False
+    """Let gradients flow into the entropy (needs one more pass over a chunk)."""
+
+
+def normalised_logits(logits_TV: Tensor, temperature: float, banned_ids: tuple[int, ...]) -> Tensor:
+    """log softmax(logits / temperature) with banned ids at probability 0; float32, in place where possible."""
+    logits_TV = logits_TV.float()
+    if temperature != 1.0:
+        logits_TV.div_(temperature)
+    if banned_ids:
+        logits_TV[:, list(banned_ids)] = _BANNED
+    return torch.log_softmax(logits_TV, -1, out=logits_TV)
+
+
+class _ChunkedLogprob(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, options: HeadOptions
+    ) -> tuple[Tensor, Tensor]:
+        count, vocab = hidden_TD.shape[0], weight_VD.shape[0]
+        weight = weight_VD.to(hidden_TD.dtype)
+        keep = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        keep = keep and count * vocab * 4 <= options.cache_bytes
+        cache_TV = hidden_TD.new_empty((count, vocab), dtype=torch.float32) if keep else None
+        logits_CV = hidden_TD.new_empty((min(options.chunk_size, count), vocab))
+        probs_CV = logits_CV if keep else logits_CV.new_empty(logits_CV.shape, dtype=torch.float32)
+        logps, entropies = [], []
+        for start in range(0, count, options.chunk_size):
+            rows = slice(start, min(start + options.chunk_size, count))
+            size = rows.stop - start
+            logits = torch.mm(hidden_TD[rows], weight.t(), out=logits_CV[:size])
+            logp_CV = normalised_logits(logits, options.temperature, options.banned_ids)
+            logps.append(logp_CV.gather(1, targets_T[rows, None])[:, 0])
+            p_CV = torch.exp(logp_CV, out=cache_TV[rows] if cache_TV is not None else probs_CV[:size])
+            entropies.append(-torch.linalg.vecdot(p_CV, logp_CV))
+        logp_T, entropy_T = torch.cat(logps), torch.cat(entropies)
+        ctx.save_for_backward(hidden_TD, weight_VD, targets_T, entropy_T)
+        ctx.options, ctx.cache_TV = options, cache_TV
+        if not options.entropy_grad:
+            ctx.mark_non_differentiable(entropy_T)
+        return logp_T, entropy_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TD, weight_VD, targets_T, entropy_T = ctx.saved_tensors
+        options: HeadOptions = ctx.options
+        weight = weight_VD.to(hidden_TD.dtype)
+        grad_hidden = torch.empty_like(hidden_TD) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for start in range(0, hidden_TD.shape[0], options.chunk_size):
+            rows = slice(start, min(start + options.chunk_size, hidden_TD.shape[0]))
+            if ctx.cache_TV is not None:
+                p_CV = ctx.cache_TV[rows]
+            else:
+                logits = torch.mm(hidden_TD[rows], weight.t())
+                p_CV = normalised_logits(logits, options.temperature, options.banned_ids).exp_()
+            delta_CV = _grad_logits(p_CV, targets_T[rows], grads, entropy_T, rows, options)
+            delta_CV = delta_CV.to(hidden_TD.dtype)
+            if grad_hidden is not None:
+                torch.mm(delta_CV, weight, out=grad_hidden[rows])
+            if grad_weight is not None:
+                grad_weight.addmm_(delta_CV.t(), hidden_TD[rows])
+        ctx.cache_TV = None
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None, None
+
+
+def _grad_logits(
+    p_CV: Tensor, targets_C: Tensor, grads: tuple[Tensor, ...], entropy_T: Tensor, rows: slice, options: HeadOptions
+) -> Tensor:
+    """Gradient of sum(g_logp * logp + g_entropy * entropy) with respect to the raw logits, written over p."""
+    grad_logp = grads[0][rows].float() / options.temperature
+    grad_entropy = None
+    if options.entropy_grad:
+        # d entropy / d logit_j = -p_j (log p_j + entropy)
+        share = torch.xlogy(p_CV, p_CV).add_(p_CV * entropy_T[rows, None])
+        grad_entropy = share.mul_(-grads[1][rows, None].float() / options.temperature)
+    delta_CV = p_CV.mul_(-grad_logp[:, None])
+    delta_CV.scatter_add_(1, targets_C[:, None], grad_logp[:, None])
+    return delta_CV if grad_entropy is None else delta_CV.add_(grad_entropy)
+
+
+class LogprobHead(nn.Module):
+    """The output head as a module of its own, so that sharding wrappers gather its weight where it is used."""
+
+    def __init__(self, lm_head: nn.Linear) -> None:
+        super().__init__()
+        if lm_head.bias is not None:
+            raise ValueError("an output head with a bias is not supported by the chunked log-prob")
+        self.lm_head = lm_head
+
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
+        """Log-prob of each target and entropy of its distribution, both float32 [T]."""
+        result: tuple[Tensor, Tensor] = _ChunkedLogprob.apply(hidden_TD, self.lm_head.weight, targets_T, options)
+        return result

@@ -1,0 +1,43 @@
+"""The one module that training calls: a packed stream in, log-probs of its completion tokens out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from vlrft.layout import PackedLayout
+from vlrft.logprob import HeadOptions, LogprobHead
+from vlrft.models.base import Family
+
+
+class Policy(nn.Module):
+    """A family's model under the packed forward: media once, prompt once, completions behind it."""
+
+    def __init__(self, family: Family, head: HeadOptions, attention: str = "auto") -> None:
+        super().__init__()
+        self.family = family
+        self.model = family.model
+        self.head = LogprobHead(family.lm_head)
+        self.head_options = head
+        self.attention = attention
+
+    def forward(
+        self,
+        *,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        predict_at: Tensor,
+        targets: Tensor,
+        layout: PackedLayout,
+        entropy_grad: bool = False,
+        **mm: Tensor,
+    ) -> dict[str, Tensor]:
+        """input_ids [1, T], position_ids [3, 1, T], predict_at and targets [N] -> `logp` and `entropy`, float32 [N].
+
+        `mm` holds the media tensors of the stream's prompts, in order, for the family's vision tower.
+        """
+        hidden = self.family.hidden_states(input_ids, position_ids, mm, packed=layout, kind=self.attention)
+        options = replace(self.head_options, entropy_grad=entropy_grad)
+        logp_N, entropy_N = self.head(hidden[0][predict_at], targets, options)
+        return {"logp": logp_N, "entropy": entropy_N}
