@@ -201,5 +201,7 @@ def test_rewards_ls_and_show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert all(len(line.split()) > 3 for line in lines), "every reward has a sentence beside its name"
     assert call(monkeypatch, "rewards", "show", "box.iou") == 0
     assert capsys.readouterr().out.startswith("box.iou\n\n")
+    assert call(monkeypatch, "rewards", "show", "box.acc@0.5") == 0
+    assert capsys.readouterr().out.startswith("box.acc@0.5\n\n")
     assert call(monkeypatch, "rewards", "show", "box.iuo") == 2
     assert "did you mean 'box.iou'" in capsys.readouterr().err

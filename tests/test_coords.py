@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrft.coords import (
@@ -54,6 +54,7 @@ def test_not_finite_stays_not_finite() -> None:
     assert (y1, x2) == (math.inf, -math.inf)
 
 
+@settings(deadline=None)
 @given(
     src=spaces,
     dst=spaces,
@@ -69,6 +70,7 @@ def test_round_trip(
     assert back == pytest.approx(box, rel=1e-12, abs=1e-300)
 
 
+@settings(deadline=None)
 @given(src=spaces, via=spaces, dst=spaces, box=st.tuples(*[coordinates] * 4))
 def test_a_detour_changes_nothing(src: str, via: str, dst: str, box: tuple[float, float, float, float]) -> None:
     direct = convert(box, src, dst, image_size=IMAGE, input_size=INPUT)
@@ -84,7 +86,7 @@ def test_an_input_as_large_as_the_image_moves_nothing() -> None:
 
 
 def test_unknown_space_lists_the_five() -> None:
-    with pytest.raises(CoordError, match="norm_100'.*did you mean 'norm_1000'") as caught:
+    with pytest.raises(CoordError, match=r"norm_100'.*did you mean 'norm_1000'") as caught:
         convert([0, 0], "norm_100", "norm_1")
     assert all(space in str(caught.value) for space in SPACES)
     with pytest.raises(CoordError, match="unknown coordinate space 'pixels'"):

@@ -96,7 +96,11 @@ def test_vision_ids_are_never_sampled_even_by_a_model_that_wants_to(family: Fami
 def test_stop_tokens_end_rows_and_the_rest_goes_on(family: Family) -> None:
     hook = bias_head(family, family.stop_ids[0], 3.5)
     try:
-        done = [c for cs in HFEngine(family).generate(requests(family, (8, 8, 8)), SamplingParams(max_tokens=30)) for c in cs]
+        done = [
+            c
+            for cs in HFEngine(family).generate(requests(family, (8, 8, 8)), SamplingParams(max_tokens=30))
+            for c in cs
+        ]
     finally:
         hook.remove()
     lengths = {len(c.token_ids) for c in done}

@@ -123,7 +123,11 @@ def test_a_group_over_the_budget_is_split_by_completions() -> None:
     length = len(prompt.token_ids)
     batches = pack([group], family.collate_media, token_budget=length + 9, aggregation="token_mean_global",
                    max_completion_length=30, counts=count([group]))  # fmt: skip
-    assert [[len(r.completion.token_ids) for r in g.rollouts] for b in batches for g in b.groups] == [[5, 5], [5, 5], [30]]
+    assert [[len(r.completion.token_ids) for r in g.rollouts] for b in batches for g in b.groups] == [
+        [5, 5],
+        [5, 5],
+        [30],
+    ]
     assert torch.cat([b.advantage_N for b in batches]).unique().tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert sum(float(b.weight_N.sum()) for b in batches) == pytest.approx(1.0)
     assert all("pixel_values" in b.inputs for b in batches)

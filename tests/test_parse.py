@@ -8,17 +8,18 @@ import time
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrft import config, parse as parse_module
-from vlrft.parse import OUTPUT_MODES, match_blocks, parse, parse_boxes, visible_length
+from vlrft import config
+from vlrft.parse import BOXED, OUTPUT_MODES, match_blocks, parse, parse_boxes, visible_length
 
 # Text that is likely to hit the grammar, not only random letters.
-pieces = st.sampled_from(
-    ["<think>", "</think>", "<answer>", "</answer>", "[", "]", "(", ")", "{", "}", ",", ":", '"', "'", "\\", "-", ".",
-     "1", "2.5", "1e9", "nan", "inf", "None", "bbox_2d", "```json", "```", "<|box_start|>", "<", ">", "\n", " ", "ı", "é"]
-)  # fmt: skip
+pieces = st.one_of(
+    st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "<|box_start|>", "```json", "```", "bbox_2d"]),
+    st.sampled_from(list("[](){},:'.-<>\"\\\n ıé")),
+    st.sampled_from(["1", "2.5", "1e9", "nan", "inf", "None"]),
+)
 texts = st.one_of(st.text(), st.lists(pieces, max_size=60).map("".join))
 
 
@@ -123,6 +124,7 @@ def test_unknown_mode() -> None:
         parse("", "thinking")
 
 
+@settings(deadline=None)
 @given(text=texts, mode=st.sampled_from(OUTPUT_MODES), lenient=st.booleans())
 def test_parse_is_total(text: str, mode: str, lenient: bool) -> None:
     parsed = parse(text, mode, lenient=lenient)
@@ -133,6 +135,7 @@ def test_parse_is_total(text: str, mode: str, lenient: bool) -> None:
 plain = st.text(st.characters(exclude_characters="<"), min_size=1).filter(lambda s: s.strip() == s != "")
 
 
+@settings(deadline=None)
 @given(think=plain, answer=plain, noise=plain)
 def test_formatted_completions_come_apart_again(think: str, answer: str, noise: str) -> None:
     parsed = parse(f"<think>{think}<answer>{noise}</answer></think>\n<answer>{answer}</answer>")
@@ -236,57 +239,60 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
+@settings(deadline=None)
 @given(box=four)
 def test_written_boxes_are_read_back_exactly(writer: str, box: tuple[float, float, float, float]) -> None:
     assert [b.box for b in parse_boxes(WRITERS[writer](box))] == [box]
 
 
+@settings(deadline=None)
 @given(boxes=st.lists(four, max_size=8), prose=st.booleans())
 def test_every_listed_box_is_counted(boxes: list[tuple[float, float, float, float]], prose: bool) -> None:
     text = json.dumps([{"bbox_2d": list(b), "label": "x"} for b in boxes])
     assert [b.box for b in parse_boxes(f"Found {len(boxes)}: {text}." if prose else text)] == boxes
 
 
+@settings(deadline=None)
 @given(text=texts)
 def test_parse_boxes_is_total(text: str) -> None:
     assert all(len(b.box) == 4 for b in parse_boxes(text))
 
 
-MEGABYTE = 1_000_000
+LONG = 200_000
 HOSTILE = {
-    "open": "[" * MEGABYTE,
-    "deep": "[" * (MEGABYTE // 2) + "]" * (MEGABYTE // 2),
-    "objects": '{"a":' * (MEGABYTE // 5),
-    "escapes": '["' + '\\"' * (MEGABYTE // 2),
-    "quotes": "['\\" * (MEGABYTE // 3),
-    "digits": "[" + "1" * MEGABYTE,
-    "signs": "1-" * (MEGABYTE // 2),
-    "exponents": "[1e" * (MEGABYTE // 3),
-    "marks": "<|" * (MEGABYTE // 2),
-    "letters": "a" * MEGABYTE,
-    "calls": "[]" * (MEGABYTE // 2),
+    "open": "[" * LONG,
+    "deep": "[" * (LONG // 2) + "]" * (LONG // 2),
+    "objects": '{"a":' * (LONG // 5),
+    "escapes": '["' + '\\"' * (LONG // 2),
+    "quotes": "['\\" * (LONG // 3),
+    "digits": "[" + "1" * LONG,
+    "signs": "1-" * (LONG // 2),
+    "exponents": "[1e" * (LONG // 3),
+    "marks": "<|" * (LONG // 2),
+    "letters": "a" * LONG,
+    "calls": "[]" * (LONG // 2),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_megabyte_is_no_box_and_no_hang(name: str) -> None:
+def test_hostile_text_is_no_box_and_no_hang(name: str) -> None:
     started = time.process_time()
     assert parse_boxes(HOSTILE[name]) == []
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 5, "quadratic reading of 200 kB takes minutes"
 
 
 @pytest.mark.parametrize("tag", ["<think>", "</think>", "<answer>", "<answer>x</answer>", "<tool_response>", "<"])
-def test_a_megabyte_of_tags(tag: str) -> None:
-    text = tag * (MEGABYTE // len(tag))
+def test_long_runs_of_tags(tag: str) -> None:
+    text = tag * (LONG // len(tag))
     started = time.process_time()
     for mode in OUTPUT_MODES:
         assert parse(text, mode, lenient=True).text is text
     assert match_blocks(text, ("think", "answer")) is None
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 5
 
 
 def test_a_hundred_thousand_boxes_are_all_counted() -> None:
-    assert len(parse_boxes("[1,2,3,4]," * 100_000)) == 100_000
+    assert len(parse_boxes("[1,2,3,4]," * 100_000)) == 100_000  # one megabyte
 
 
 @pytest.mark.parametrize(
@@ -294,7 +300,7 @@ def test_a_hundred_thousand_boxes_are_all_counted() -> None:
     [
         (" <think>a</think>\n<answer> b </answer>\n", ("think", "answer"), ["a", "b"]),
         ("<answer>b</answer>", ("answer",), ["b"]),
-        (r"<think>a</think> \boxed{\frac{1}{2}}", ("think", parse_module.BOXED), ["a", r"\frac{1}{2}"]),
+        (r"<think>a</think> \boxed{\frac{1}{2}}", ("think", BOXED), ["a", r"\frac{1}{2}"]),
         ("<think>a</think><tool_response>x <answer>z</answer></tool_response><answer>b</answer>", ("think", "answer"),
          ["a", "b"]),
         ("<caption>c</caption><think>a</think>", ("caption", "think"), ["c", "a"]),
@@ -306,8 +312,8 @@ def test_a_hundred_thousand_boxes_are_all_counted() -> None:
         ("<think>a</think><answer>b</answer><answer>b</answer>", ("think", "answer"), None),
         ("<think><think>a</think><answer>b</answer>", ("think", "answer"), None),
         ("<think>a</think><answer><think>c</think></answer>", ("answer",), None),
-        (r"<think>a</think>\boxed{1}\boxed{2}", ("think", parse_module.BOXED), None),
-        (r"<think>a</think>\boxed{1", ("think", parse_module.BOXED), None),
+        (r"<think>a</think>\boxed{1}\boxed{2}", ("think", BOXED), None),
+        (r"<think>a</think>\boxed{1", ("think", BOXED), None),
         ("<thi<tool_response></tool_response>nk>a</think><answer>b</answer>", ("think", "answer"), None),
     ],
 )  # fmt: skip

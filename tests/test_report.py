@@ -160,6 +160,12 @@ def test_header_tells_the_story(run_dir: Path) -> None:
     assert "0.138 → 0.887" in html, "training reward of the first and last 10 steps"
 
 
+def test_reward_edges_never_overlap() -> None:
+    rows = [train_row(i, **{"reward/mean": float(i)}) for i in range(1, 6)]
+    assert series.reward_edges(rows) == (1.5, 4.5, 2)
+    assert series.reward_edges(rows[:1]) is None
+
+
 def test_milestones_without_an_evaluation_before_the_stage() -> None:
     found = series.milestones([eval_row("grpo", 10, 10, 0.2), eval_row("grpo", 20, 20, 0.4)])
     assert [(m.label, m.values["box.iou"]) for m in found] == [("first evaluation", 0.2), ("after grpo", 0.4)]

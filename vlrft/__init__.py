@@ -76,8 +76,9 @@ def train(
     composed = _compose(source, _overrides(dotlist, overrides, changes))
 
     from vlrft import training
+    from vlrft.eval.run import evaluate_samples
 
-    return training.run(composed, resume=run_dir)
+    return training.run(composed, resume=run_dir, evaluator=evaluate_samples)
 
 
 def evaluate(

@@ -60,9 +60,7 @@ class _TwoPart(torch.autograd.Function):
         grad_q, grad_k, grad_v = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for part in parts:
             rows = part.q_flat
-            part_q, part_k, part_v = ctx.kernel.backward(
-                grads[0][rows], q, k, v, out[rows], lse[rows], part, ctx.scale
-            )
+            part_q, part_k, part_v = ctx.kernel.backward(grads[0][rows], q, k, v, out[rows], lse[rows], part, ctx.scale)
             grad_q.index_add_(0, rows, part_q)
             grad_k.index_add_(0, part.k_flat, part_k)
             grad_v.index_add_(0, part.k_flat, part_v)
@@ -81,7 +79,7 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scal
     if kind == "flex":
         return _flex(q, k, v, layout, scale)
     kernel = kernel_for(q.device, q.dtype, kind)
-    result: Tensor = _TwoPart.apply(q, k, v, layout, kernel, scale)
+    result: Tensor = _TwoPart.apply(q, k, v, layout, kernel, scale)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -105,8 +103,8 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout, scale: float) -
     length = layout.num_tokens
     mask = create_block_mask(may_attend, None, None, length, length, device=str(q.device))
     run = torch.compile(flex_attention) if q.device.type == "cuda" else flex_attention
-    batched = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    out: Tensor = run(*batched, block_mask=mask, scale=scale, enable_gqa=True)  # type: ignore[assignment,call-overload]
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    out: Tensor = run(q, k, v, block_mask=mask, scale=scale, enable_gqa=True)
     return out[0].transpose(0, 1)
 
 

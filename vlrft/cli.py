@@ -34,7 +34,7 @@ rewards_app = typer.Typer(help="List and explain the built-in rewards.", no_args
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(rewards_app, name="rewards")
 
-Changes = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. train.steps=200.")]
+Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.steps=200.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,7 +54,9 @@ def _root(
 
 @app.command()
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="Recipe name ('vlrft recipes ls') or file (./my.yaml).")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="RECIPE", help="Name ('vlrft recipes ls') or file (./my.yaml).")
+    ] = None,
     changes: Changes = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run; give no recipe then.")
@@ -160,7 +162,7 @@ def _reward_doc(name: str) -> str:
     from vlrft import rewards
     from vlrft.registry import resolve
 
-    return inspect.getdoc(resolve(name, rewards.REWARDS, kind="reward")) or ""
+    return inspect.getdoc(resolve(name.partition("@")[0], rewards.REWARDS, kind="reward")) or ""
 
 
 def is_user_error(error: BaseException) -> bool:

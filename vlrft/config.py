@@ -107,6 +107,8 @@ class DataConfig(Block):
     """Resize every image to (width, height) before the processor; None = as stored."""
     max_prompt_length: int = Field(4096, gt=0)
     """Tokens, media included. A longer prompt is an error or a counted skip, never cut."""
+    check_images: int = Field(2000, ge=0)
+    """Decode this many images of each split before the run starts; the rest is decoded when its turn comes."""
     on_bad_sample: Literal["error", "skip"] = "error"
     """Unreadable image, bad box, over-long prompt: stop before compute is spent, or skip, count and list."""
     output_mode: OutputMode = "think"
@@ -134,6 +136,8 @@ class EngineConfig(Block):
     top_p: float = Field(1.0, gt=0.0, le=1.0)
     top_k: int = Field(0, ge=0)
     """0 = off."""
+    ignore_eos: bool = False
+    """Ban the end-of-sequence tokens: every completion has exactly `max_completion_length` tokens."""
     max_rows: int = Field(512, gt=0)
     """Completions decoded at once; more prompts than fit are decoded in turns."""
     allow_truncated_sampling: bool = False
@@ -278,6 +282,11 @@ class Config(Block):
             raise ValueError(
                 f"engine.num_generations is {self.engine.num_generations}: a group needs at least 2 completions "
                 "to compare; set it to 2 or more (8 is usual)"
+            )
+        if any(s.kind == "grpo" for s in self.stages) and self.engine.temperature == 0.0:
+            raise ValueError(
+                "engine.temperature is 0: all completions of a group would be equal; 1.0 is usual (eval.temperature "
+                "is the one for evaluation)"
             )
         truncated = self.engine.top_p < 1.0 or self.engine.top_k > 0
         if truncated and not self.engine.allow_truncated_sampling:

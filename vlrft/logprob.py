@@ -112,11 +112,13 @@ class LogprobHead(nn.Module):
 
     def __init__(self, lm_head: nn.Linear) -> None:
         super().__init__()
-        if lm_head.bias is not None:
+        if getattr(lm_head, "bias", None) is not None:
             raise ValueError("an output head with a bias is not supported by the chunked log-prob")
-        self.lm_head = lm_head
+        self.lm_head: nn.Linear = lm_head
 
     def forward(self, hidden_TD: Tensor, targets_T: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
         """Log-prob of each target and entropy of its distribution, both float32 [T]."""
-        result: tuple[Tensor, Tensor] = _ChunkedLogprob.apply(hidden_TD, self.lm_head.weight, targets_T, options)
+        result: tuple[Tensor, Tensor] = _ChunkedLogprob.apply(  # type: ignore[no-untyped-call]
+            hidden_TD, self.lm_head.weight, targets_T, options
+        )
         return result

@@ -179,7 +179,9 @@ def _batch(
             ids.extend(tokens[:-1])
             positions.append((group.prompt.next_position + torch.arange(length)).expand(3, -1))
             # The prompt's last token predicts the first completion token, each further one its successor.
-            predict_at.append(torch.cat([torch.tensor([prompt_start + prompt_length - 1]), torch.arange(length) + start]))
+            predict_at.append(
+                torch.cat([torch.tensor([prompt_start + prompt_length - 1]), torch.arange(length) + start])
+            )
             targets.extend(tokens)
             mask = torch.tensor(loss_mask(group, i, mask_truncated=mask_truncated), dtype=torch.float32)
             advantage = group.advantages[i] if group.advantages is not None else 0.0
@@ -196,5 +198,13 @@ def _batch(
         "targets": torch.tensor(targets),
         **collate_media([g.prompt for g in groups]),
     }
-    tensors = {name: torch.cat(values) for name, values in per_token.items()}
-    return Batch(inputs=inputs, layout=layout, groups=tuple(groups), **tensors)
+    return Batch(
+        inputs=inputs,
+        layout=layout,
+        groups=tuple(groups),
+        sequence_N=torch.cat(per_token["sequence_N"]),
+        loss_mask_N=torch.cat(per_token["loss_mask_N"]),
+        weight_N=torch.cat(per_token["weight_N"]),
+        advantage_N=torch.cat(per_token["advantage_N"]),
+        behaviour_logp_N=torch.cat(per_token["behaviour_logp_N"]),
+    )

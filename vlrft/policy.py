@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from vlrft.layout import PackedLayout
@@ -38,6 +39,9 @@ class Policy(nn.Module):
         `mm` holds the media tensors of the stream's prompts, in order, for the family's vision tower.
         """
         hidden = self.family.hidden_states(input_ids, position_ids, mm, packed=layout, kind=self.attention)
+        if torch.is_autocast_enabled(hidden.device.type):
+            # The residual stream stays fp32 under autocast; the head's products should not.
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
         options = replace(self.head_options, entropy_grad=entropy_grad)
         logp_N, entropy_N = self.head(hidden[0][predict_at], targets, options)
         return {"logp": logp_N, "entropy": entropy_N}

@@ -193,8 +193,14 @@ def _tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     train = series.select(rows, "train")
     tiles = []
     if edges := series.reward_edges(rows):
-        first, last = edges
-        tiles.append(("training reward", f"{short(first)} → {short(last)}", "first and last 10 steps"))
+        first, last, width = edges
+        tiles.append(
+            (
+                "training reward",
+                f"{short(first)} → {short(last)}",
+                "first and last step" if width == 1 else f"first and last {width} steps",
+            )
+        )
     if train:
         names = series.stage_names(train)
         steps = [f"{max(r['step'] for r in series.select(train, 'train', s))} {s}" for s in names]

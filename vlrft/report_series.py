@@ -135,13 +135,16 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def reward_edges(rows: Sequence[Row], width: int = 10) -> tuple[float, float] | None:
-    """Mean training reward over the first and the last `width` steps of the last stage that has rewards."""
+def reward_edges(rows: Sequence[Row]) -> tuple[float, float, int] | None:
+    """Mean training reward over the first and the last n steps of the last stage that has rewards, and n.
+
+    n is 10, or less in a short stage, so that the two stretches never overlap.
+    """
     for stage in reversed(stage_names(rows)):
         known = [v for v in column(select(rows, "train", stage), "reward/mean") if v is not None]
-        if known:
-            first, last = known[:width], known[-width:]
-            return sum(first) / len(first), sum(last) / len(last)
+        if len(known) >= 2:
+            n = min(10, len(known) // 2)
+            return sum(known[:n]) / n, sum(known[-n:]) / n, n
     return None
 
 

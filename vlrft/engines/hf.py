@@ -33,10 +33,12 @@ class _Rows:
 class HFEngine:
     """Engine over the trainer's own weights; nothing to copy at sync."""
 
-    def __init__(self, family: Family, *, max_rows: int = 512, attention: str = "auto") -> None:
+    def __init__(self, family: Family, *, max_rows: int = 512, attention: str = "auto", precision: str = "no") -> None:
         self.family = family
         self.max_rows = max_rows
         self.attention = attention
+        self.precision = precision
+        """`bf16` samples under the autocast that training runs under."""
         self.policy_version = 0
 
     def sync(self, policy_version: int) -> None:
@@ -47,7 +49,8 @@ class HFEngine:
         was_training = self.family.model.training
         self.family.model.eval()
         try:
-            with torch.no_grad():
+            device = self.family.model.device.type
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
                 return [c for batch in self._batches(requests) for c in self._generate(batch, params)]
         finally:
             self.family.model.train(was_training)
@@ -131,6 +134,4 @@ class HFEngine:
         assert finished is not None
         text = self.family.decode(tokens[:-1] if finished == FinishReason.STOP else tokens)
         segment = Segment(token_ids=tuple(tokens), logprobs=tuple(logps))
-        return Completion(
-            segments=(segment,), text=text, finish_reason=finished, policy_version=self.policy_version
-        )
+        return Completion(segments=(segment,), text=text, finish_reason=finished, policy_version=self.policy_version)

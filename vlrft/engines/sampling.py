@@ -22,7 +22,9 @@ def uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
-def draw(logits_RV: Tensor, uniform_R: Tensor, params: SamplingParams, banned: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def draw(
+    logits_RV: Tensor, uniform_R: Tensor, params: SamplingParams, banned: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
     """Token ids [R] and their log-probs [R]. Consumes `logits_RV` (overwritten)."""
     logp_RV = normalised_logits(logits_RV, params.temperature or 1.0, banned)
     if params.temperature == 0.0:

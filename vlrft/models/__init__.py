@@ -35,6 +35,7 @@ def load_family(model: ModelConfig, data: DataConfig) -> Family:
         loaded = loaded.to(dtype)
     else:
         path = model.model_name_or_path
+        assert path is not None, "the config has exactly one of tiny and model_name_or_path"
         loaded = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
         processor = AutoProcessor.from_pretrained(path)
     family_class = resolve(loaded.config.model_type, FAMILIES, kind="model family")

@@ -34,6 +34,12 @@ class Family(Protocol):
     def render(self, sample_id: str, parts: Sequence[Part], images: Sequence[Image]) -> Prompt:
         """One user turn with its images -> token ids, media tensors and rotary positions. PromptError on bad input."""
 
+    def input_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) in pixels that the vision tower sees of an image of the given (width, height)."""
+
+    def prompt_length(self, sample_id: str, parts: Sequence[Part], image_sizes: Sequence[tuple[int, int]]) -> int:
+        """Tokens of the prompt that `render` would make, without any pixels."""
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text; text never becomes a special token."""
 

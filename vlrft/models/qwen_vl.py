@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from vlrft.models.base import PromptError
 from vlrft.types import Part, Prompt, TextPart
@@ -41,13 +42,14 @@ class QwenVL:
             "shortest_edge": min_pixels or size["shortest_edge"],
             "longest_edge": max_pixels or size["longest_edge"],
         }
+        self.patch = int(self.image_processor.patch_size)
         self.merge = int(self.image_processor.merge_size)
         ids = self.tokenizer.get_vocab()
         self.image_id = ids["<|image_pad|>"]
         self.banned_ids = tuple(ids[token] for token in VISION_TOKENS if token in ids)
         self.stop_ids = tuple(ids[token] for token in STOP_TOKENS if token in ids)
         self.special_tokens = tuple(t for t in self.tokenizer.all_special_tokens if t)
-        self.lm_head: nn.Linear = model.lm_head  # type: ignore[assignment]
+        self.lm_head: nn.Linear = model.lm_head
 
     def encode(self, text: str) -> tuple[int, ...]:
         self._refuse_special_tokens(text, "text")
@@ -56,34 +58,28 @@ class QwenVL:
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
-    def render(self, sample_id: str, parts: Sequence[Part], images: Sequence[Image]) -> Prompt:
-        content: list[dict[str, Any]] = []
-        order: list[int] = []
-        for part in parts:
-            if isinstance(part, TextPart):
-                self._refuse_special_tokens(part.text, f"sample {sample_id!r}: the question")
-                content.append({"type": "text", "text": part.text})
-            else:
-                if not 0 <= part.index < len(images):
-                    raise PromptError(
-                        f"sample {sample_id!r}: the question refers to image {part.index}, "
-                        f"but the sample has {len(images)}"
-                    )
-                content.append({"type": "image"})
-                order.append(part.index)
-        if sorted(order) != list(range(len(images))):
-            raise PromptError(
-                f"sample {sample_id!r}: {len(images)} images but the question places {order}; each exactly once"
-            )
-        ordered = [images[i] for i in order]
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    def input_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        factor = self.patch * self.merge
+        height, width = smart_resize(
+            image_size[1],
+            image_size[0],
+            factor=factor,
+            min_pixels=self.pixel_budget["shortest_edge"],
+            max_pixels=self.pixel_budget["longest_edge"],
         )
-        compact = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return width, height
+
+    def prompt_length(self, sample_id: str, parts: Sequence[Part], image_sizes: Sequence[tuple[int, int]]) -> int:
+        compact, _ = self._compact(sample_id, parts, len(image_sizes))
+        area = (self.patch * self.merge) ** 2
+        return len(compact) + sum(w * h // area - 1 for w, h in map(self.input_size, image_sizes))
+
+    def render(self, sample_id: str, parts: Sequence[Part], images: Sequence[Image]) -> Prompt:
+        compact, order = self._compact(sample_id, parts, len(images))
+        ordered = [images[i] for i in order]
         mm = self._pixels(ordered)
         grids = mm["image_grid_thw"].tolist() if ordered else []
-        token_ids, positions, following = self._expand(sample_id, compact, grids)
-        patch = int(self.image_processor.patch_size)
+        token_ids, positions, following = self._expand(compact, grids)
         return Prompt(
             sample_id=sample_id,
             token_ids=tuple(token_ids),
@@ -93,8 +89,35 @@ class QwenVL:
             next_position=following,
             coord_space=self.coord_space,
             image_sizes=tuple(image.size for image in ordered),
-            input_sizes=tuple((w * patch, h * patch) for _, h, w in grids),
+            input_sizes=tuple((w * self.patch, h * self.patch) for _, h, w in grids),
         )
+
+    def _compact(self, sample_id: str, parts: Sequence[Part], num_images: int) -> tuple[list[int], list[int]]:
+        """Token ids of the user turn with one placeholder per image, and the order in which it shows the images."""
+        content: list[dict[str, Any]] = []
+        order: list[int] = []
+        for part in parts:
+            if isinstance(part, TextPart):
+                self._refuse_special_tokens(part.text, f"sample {sample_id!r}: the question")
+                content.append({"type": "text", "text": part.text})
+            else:
+                content.append({"type": "image"})
+                order.append(part.index)
+        if sorted(order) != list(range(num_images)):
+            raise PromptError(
+                f"sample {sample_id!r} has {num_images} images, and its question places {order or 'none'}: "
+                "place each exactly once"
+            )
+        text = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        compact = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if compact.count(self.image_id) != num_images:
+            raise PromptError(
+                f"sample {sample_id!r}: the chat template placed {compact.count(self.image_id)} image slots "
+                f"for {num_images} images"
+            )
+        return compact, order
 
     def _pixels(self, images: list[Image]) -> dict[str, Tensor]:
         if not images:
@@ -102,13 +125,8 @@ class QwenVL:
         out = self.image_processor(images=images, return_tensors="pt", size=self.pixel_budget)
         return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
 
-    def _expand(self, sample_id: str, compact: list[int], grids: list[list[int]]) -> tuple[list[int], Tensor, int]:
+    def _expand(self, compact: list[int], grids: list[list[int]]) -> tuple[list[int], Tensor, int]:
         """Repeat each placeholder to its image's token count; M-RoPE positions [3, P] and the one that follows."""
-        if compact.count(self.image_id) != len(grids):
-            raise PromptError(
-                f"sample {sample_id!r}: the chat template placed {compact.count(self.image_id)} image slots "
-                f"for {len(grids)} images"
-            )
         token_ids: list[int] = []
         positions: list[Tensor] = []
         at, remaining = 0, iter(grids)

@@ -73,7 +73,7 @@ def build_tiny(cfg: TinyModelConfig, *, device: str | torch.device = "cpu") -> t
         torch.default_generator.manual_seed(cfg.init_seed)
         auto: Any = transformers.AutoModelForImageTextToText
         model: Any = auto.from_config(config, dtype=torch.float32)
-    model.generation_config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = transformers.GenerationConfig(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     return model.eval().to(device), build_processor(cfg, family, tokenizer)
@@ -128,7 +128,7 @@ def build_tokenizer(number_tokens: int = 0) -> PreTrainedTokenizerFast:
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     text_tokens = [*TAG_TOKENS, *(str(number) for number in range(number_tokens))]
     backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in text_tokens])
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token=EOS_TOKEN,
         pad_token=PAD_TOKEN,

@@ -46,6 +46,7 @@ function compact(value) {
         x: series.x, name: series.name, type: "scatter", visible: chart.on[i],
         hovertemplate: `%{y:.4~g}<extra>${series.name.replace(/[<>&]/g, "")}</extra>`,
       };
+      if (chart.stack && series.x.length === 1) return [{ ...base, y: series.y, type: "bar", width: 0.2, marker: { color: colour } }];
       if (chart.stack) return [{ ...base, y: series.y, stackgroup: "all", mode: "lines", line: { width: 0.5, color: colour }, fillcolor: faded(colour, 0.75) }];
       const line = { color: series.smooth ? faded(colour, 0.28) : colour, width: series.smooth ? 1 : 2 };
       const raw = { ...base, y: series.y, mode: few ? "lines+markers" : "lines", line, marker: { size: 6, color: colour } };
@@ -60,12 +61,13 @@ function compact(value) {
     const marks = chart.marks || [];
     const known = chart.series.flatMap((s) => s.y).filter((v) => v !== null);
     const least = Math.min(...known), most = Math.max(...known);
+    const last = Math.max(...chart.series[0].x);
     const fromZero = chart.stack || (least >= 0 && (least < most / 2 || least === most));
     return {
-      height: chart.height, margin: { l: 44, r: 12, t: 14, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      height: chart.height, barmode: "stack", margin: { l: 44, r: 12, t: 14, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, color: css("--soft"), size: 12 }, showlegend: false,
       hovermode: "x unified", hoverlabel: { bgcolor: css("--card"), bordercolor: line, font: { color: css("--ink"), size: 12 } },
-      xaxis: { ...axis, showgrid: false, title: { text: chart.x, font: { size: 11 }, standoff: 4 } },
+      xaxis: { ...axis, showgrid: false, dtick: last - chart.series[0].x[0] < 8 ? 1 : undefined, title: { text: chart.x, font: { size: 11 }, standoff: 4 } },
       yaxis: { ...axis, rangemode: fromZero ? "tozero" : "normal", nticks: 6 },
       shapes: marks.map((m) => ({ type: "line", x0: m.x, x1: m.x, yref: "paper", y0: 0, y1: 1, line: { color: css("--faint"), width: 1, dash: "dot" } })),
       annotations: marks.map((m) => ({ x: m.x, y: 1, yref: "paper", text: m.label.replace(/[<>&]/g, ""), showarrow: false, xanchor: "left", yanchor: "top", xshift: 5, font: { color: css("--faint"), size: 12 } })),

@@ -1,0 +1,57 @@
+"""Checkpoints that are whole or absent: written beside their place, synced to disk, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATE = "state.pt"
+
+
+def save(run_dir: Path, global_step: int, state: dict[str, Any], *, keep: int) -> Path:
+    """Write `checkpoints/<global_step>/`, then delete all but the newest `keep`."""
+    folder = run_dir / "checkpoints"
+    final = folder / f"{global_step:08d}"
+    temporary = folder / f".writing-{global_step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with (temporary / _STATE).open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    _sync_folder(folder)
+    for old in complete(run_dir)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def complete(run_dir: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / _STATE).is_file())
+
+
+def load_latest(run_dir: Path) -> dict[str, Any] | None:
+    """State of the newest finished checkpoint; None when there is none yet."""
+    found = complete(run_dir)
+    if not found:
+        return None
+    # Our own file: it holds sampler and random states, which weights_only loading would refuse.
+    state: dict[str, Any] = torch.load(found[-1] / _STATE, map_location="cpu", weights_only=False)
+    return state
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,119 @@
+"""GRPO on scored groups: advantages, reference and old log-probs, several optimiser steps per rollout."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlrft.config import ObjectiveConfig
+from vlrft.objectives import ADVANTAGES, LOSSES
+from vlrft.objectives.advantage import Assigned, assign
+from vlrft.objectives.loss import ClipOptions, LossInputs, PolicyLossFn, total_loss
+from vlrft.pack import Batch
+from vlrft.registry import resolve
+from vlrft.types import FinishReason, Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """The objective block, resolved."""
+
+    config: ObjectiveConfig
+    policy_loss: PolicyLossFn
+    options: ClipOptions
+
+    @classmethod
+    def build(cls, config: ObjectiveConfig) -> Objective:
+        high = config.epsilon if config.epsilon_high is None else config.epsilon_high
+        return cls(
+            config=config,
+            policy_loss=resolve(config.policy_loss, LOSSES, kind="policy loss"),
+            options=ClipOptions(epsilon=config.epsilon, epsilon_high=high, delta=config.delta),
+        )
+
+    @property
+    def steps_per_rollout(self) -> int:
+        return self.config.num_iterations * self.config.minibatches
+
+    def assign(self, groups: Sequence[Group]) -> Assigned:
+        """Advantages; groups without spread are dropped unless a KL term gives them a gradient."""
+        advantage = resolve(self.config.advantage, ADVANTAGES, kind="advantage")
+        scale = self.config.scale_rewards == "group"
+        return assign(groups, advantage, scale=scale, drop_flat=self.config.beta == 0.0)
+
+    def loss(self, batch: Batch, output: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Policy loss plus KL of one micro-batch (a LossFn)."""
+        logp_N = output["logp"]
+        # One optimiser step per rollout: the old policy is this one, and the ratio is 1 with the right gradient.
+        old_logp_N = batch.annotations.get("old_logp_N", logp_N.detach())
+        inputs = LossInputs(
+            logp_N=logp_N,
+            old_logp_N=old_logp_N,
+            advantage_N=batch.advantage_N,
+            sequence_N=batch.sequence_N,
+            mask_N=batch.loss_mask_N,
+        )
+        loss = total_loss(
+            inputs,
+            batch.weight_N,
+            self.policy_loss,
+            self.options,
+            ref_logp_N=batch.annotations.get("ref_logp_N"),
+            beta=self.config.beta,
+            kl_estimator=self.config.kl_estimator,
+        )
+        gap = (old_logp_N - batch.behaviour_logp_N).abs() * batch.loss_mask_N
+        return loss.value, {**loss.sums, "engine_gap": float(gap.sum())}
+
+    def annotate(self, batches: Sequence[Batch], policy: Any, reference: Any | None) -> None:
+        """Old and reference log-probs of every token, where the objective needs them."""
+        if self.steps_per_rollout > 1:
+            _add_logps(batches, policy, "old_logp_N")
+        if self.config.beta > 0.0:
+            assert reference is not None, "beta > 0 comes with a reference policy"
+            _add_logps(batches, reference, "ref_logp_N")
+
+
+def _add_logps(batches: Sequence[Batch], policy: Any, name: str) -> None:
+    with torch.no_grad():
+        for batch in batches:
+            batch.annotations[name] = policy(**batch.inputs, layout=batch.layout)["logp"]
+
+
+def minibatches(groups: Sequence[Group], count: int) -> list[list[Group]]:
+    """`groups` dealt in order into at most `count` nearly equal parts."""
+    size, extra = divmod(len(groups), count)
+    parts, at = [], 0
+    for i in range(min(count, len(groups))):
+        end = at + size + (i < extra)
+        parts.append(list(groups[at:end]))
+        at = end
+    return parts
+
+
+def rollout_metrics(groups: Sequence[Group], assigned: Assigned, unscored: int) -> dict[str, float]:
+    """What a batch of rollouts looked like, under the names of metrics.jsonl."""
+    rollouts = [r for g in groups for r in g.rollouts]
+    row: dict[str, float] = {"groups/zero_spread": len(assigned.dropped), "completions/unscored": unscored}
+    if not rollouts:
+        return row
+    lengths = [len(r.completion.token_ids) for r in rollouts]
+    row["reward/mean"] = statistics.fmean(r.reward for r in rollouts)
+    row["reward/std"] = statistics.fmean(statistics.pstdev(g.rewards) for g in groups)
+    row["completions/mean_length"] = statistics.fmean(lengths)
+    row["completions/truncated_share"] = statistics.fmean(
+        r.completion.finish_reason == FinishReason.LENGTH for r in rollouts
+    )
+    for name in rollouts[0].score.parts:
+        values = [v for r in rollouts if (v := r.score.parts.get(name)) is not None]
+        if values:
+            row[f"reward/{name}"] = statistics.fmean(values)
+    for flag, times in sorted(Counter(f for r in rollouts for f in r.score.flags).items()):
+        row[f"flags/{flag}"] = times
+    return row

@@ -1,0 +1,100 @@
+"""The folder of a run: who may write into it, what stands in it at the start and at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlrft import checkpoint
+from vlrft.compose import Composed, save_resolved
+from vlrft.data.problems import Skipped
+from vlrft.log import UserError
+
+if TYPE_CHECKING:
+    from vlrft.setup import Prepared
+
+CONFIG = "config.yaml"
+
+
+class RunFolderError(UserError):
+    """A folder that cannot take this run."""
+
+
+class RunFolder:
+    """config.yaml, metrics.jsonl, rollouts/, checkpoints/, skipped.jsonl, model/, summary.json, report.html."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().resolve()
+
+    def refuse_other_run(self, *, resuming: bool) -> None:
+        """Raise RunFolderError for a folder that holds another run (or, resuming, none)."""
+        if resuming:
+            if not (self.path / CONFIG).is_file():
+                raise RunFolderError(f"{self.path} holds no run to resume: {CONFIG} is missing")
+            return
+        if self.path.is_file():
+            raise RunFolderError(f"train.output_dir is a file: {self.path}; give a folder")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            what = "holds another run" if (self.path / CONFIG).is_file() else "is not empty"
+            raise RunFolderError(
+                f"{self.path} {what}. Go on with it: vlrft train --resume {self.path}; "
+                "or give this run its own place: train.output_dir=..."
+            )
+
+    def open(self, composed: Composed, skipped: Sequence[Skipped], *, resuming: bool) -> dict[str, Any] | None:
+        """Write what is known at the start; returns the newest checkpoint when resuming, None without one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if resuming:
+            return checkpoint.load_latest(self.path)
+        save_resolved(composed, self.path / CONFIG)
+        if skipped:
+            lines = (json.dumps({"where": s.where, "reason": s.reason}, ensure_ascii=False) for s in skipped)
+            write_whole(self.path / "skipped.jsonl", "".join(f"{line}\n" for line in lines))
+        return None
+
+    def finish(self, composed: Composed, prepared: Prepared, seconds: float) -> dict[str, Any]:
+        """Save the trained model with its processor, summary.json and the report; returns the summary."""
+        temporary = self.path / ".model-writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        prepared.family.model.save_pretrained(temporary)
+        prepared.family.processor.save_pretrained(temporary)
+        shutil.rmtree(self.path / "model", ignore_errors=True)
+        os.replace(temporary, self.path / "model")
+        summary = {"recipe": composed.recipe_name, **summarise(self.path), "seconds": round(seconds, 1)}
+        write_whole(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        if composed.config.log.report:
+            from vlrft.report import write_report
+
+            write_report(self.path)
+        return summary
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl."""
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def summarise(run_dir: Path) -> dict[str, Any]:
+    """First and last evaluation, last one of every stage, and steps, as a flat dict."""
+    rows = read_metrics(run_dir)
+    summary: dict[str, Any] = {"steps": max((r["global_step"] for r in rows), default=0)}
+    evaluations = [r for r in rows if r["kind"] == "eval"]
+    for key in sorted({k for r in evaluations for k in r if k.startswith("eval/") and "flags" not in k}):
+        having = [r for r in evaluations if key in r]
+        summary[f"start/{key}"] = having[0][key]
+        for row in having:
+            if row["step"]:
+                summary[f"{row['stage']}/{key}"] = row[key]
+    return summary
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is whole or absent."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
