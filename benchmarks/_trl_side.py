@@ -84,7 +84,7 @@ def run(workload: Workload, folder: Path) -> dict[str, Any]:
     """
     torch.set_num_threads(workload["threads"])
     save_tiny(TinyModelConfig(**workload["model"]), folder / "model")
-    processor = AutoProcessor.from_pretrained(folder / "model")  # type: ignore[no-untyped-call]
+    processor = AutoProcessor.from_pretrained(folder / "model")
     model = AutoModelForImageTextToText.from_pretrained(folder / "model", dtype=torch.float32)
     vocab_size = model.config.text_config.vocab_size
 

@@ -7,6 +7,8 @@ in a tower a quarter of the size), so that neither side's treatment of images we
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -85,6 +87,36 @@ WORKLOADS: Mapping[str, Workload] = {
 }
 
 
+def shrunken(workload: Workload) -> Workload:
+    """The same kind of work in a second or two: a tiny model, a small image, few tokens, one thread.
+
+    One thread, because two on a busy machine wait for each other at every small operation (100 times slower).
+    """
+    model = {
+        **workload["model"],
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "intermediate_size": 128,
+        "vision_hidden_size": 32,
+        "vision_layers": 2,
+        "vision_heads": 2,
+        "vision_intermediate_size": 64,
+        "vocab_size": 2048,
+    }
+    return {**workload, "model": model, "image_size": 56, "new_tokens": 8, "threads": 1}
+
+
+def one_group_budget(workload: Workload) -> int:
+    """Stream tokens of a group, the chat template's some 25 tokens rounded up: a second group does not fit."""
+    model = workload["model"]
+    token_edge: int = model["patch_size"] * model["spatial_merge_size"]
+    image_tokens = math.ceil(workload["image_size"] / token_edge) ** 2
+    text_tokens = 32 + len(workload["question"].encode())
+    return image_tokens + text_tokens + workload["num_generations"] * workload["new_tokens"]
+
+
 def noise_images(workload: Workload) -> list[Image.Image]:
     """One RGB noise image per prompt of every step, warm-up included; the same on both sides."""
     count = workload["prompts_per_step"] * (workload["warmup_steps"] + workload["steps"])
@@ -96,6 +128,18 @@ def noise_images(workload: Workload) -> list[Image.Image]:
 def rewards_with_spread(completion_ids: list[list[int]], vocab_size: int) -> list[float]:
     """A reward in [0, 1) that differs within every group: the mean token id over the vocabulary size."""
     return [sum(ids) / len(ids) / vocab_size for ids in completion_ids]
+
+
+def reward_by_turns(completions: list[str], **_: Any) -> list[float]:
+    """The same purpose for a reward that sees text: another number in [0, 1) at each call.
+
+    Most of the vocabulary has no text, so that texts of a random model are mostly empty and equal. The golden ratio
+    spreads the numbers evenly, and any few calls in a row differ.
+    """
+    return [next(_TURNS) * 0.618033988749895 % 1.0 for _ in completions]
+
+
+_TURNS = itertools.count(1)
 
 
 def peak_memory_mib() -> float:

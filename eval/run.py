@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlrft.compose import Composed, stage_configs
-from vlrft.config import Config, RewardSpec
-from vlrft.data.problems import DataError
-from vlrft.data.sources import load_samples
-from vlrft.engines import build_engine
+from vlrft.config import Config
+from vlrft.data.problems import DataError, Skipped
 from vlrft.engines.base import Engine, Request, SamplingParams, row_seed
 from vlrft.eval.metrics import summarise
 from vlrft.log import Timers
-from vlrft.models import load_family
-from vlrft.rewards.judge import Judge
-from vlrft.rollout import Renderer, RolloutWorker
+from vlrft.rollout import Renderer, RolloutWorker, evaluation_judge
+from vlrft.runfolder import write_whole
+from vlrft.setup import check_config, load_model
+from vlrft.splits import check_split, read_split
 from vlrft.types import Group, Sample
 
 
@@ -29,54 +28,51 @@ class Results:
     """`eval/<reward name>`: mean over the held-out samples; `eval/n`: how many there were."""
     groups: tuple[Group, ...]
     """One rollout per sample, for a closer look."""
+    skipped: tuple[Skipped, ...] = ()
+    """Samples that could not be rendered (with `data.on_bad_sample="skip"`)."""
     path: Path | None = None
     """Where the metrics were written, for the evaluation of a run."""
 
 
 def evaluate_samples(samples: Sequence[Sample], config: Config, renderer: Renderer, engine: Engine) -> Results:
     """One completion per sample, decoded as `eval` says, judged by every metric of `eval.metrics`."""
-    judge = Judge(
-        [RewardSpec(func=name) for name in config.eval.metrics], config.data.output_mode, config.rewards.max_errors
-    )
-    worker = RolloutWorker(renderer=renderer, engine=engine, judge=judge, timers=Timers())
+    worker = RolloutWorker(renderer=renderer, engine=engine, judge=evaluation_judge(config), timers=Timers())
     params = SamplingParams(temperature=config.eval.temperature, max_tokens=config.engine.max_completion_length)
     groups: list[Group] = []
+    skipped: list[Skipped] = []
     size = config.eval.prompts_per_batch
     for start in range(0, len(samples), size):
-        part = samples[start : start + size]
-        prompts = [renderer.prompt(sample) for sample in part]
-        requests = [Request(prompt=p, seeds=(row_seed(config.train.seed, "eval", p.sample_id),)) for p in prompts]
+        rendered, left_out = renderer.usable(samples[start : start + size])
+        skipped.extend(left_out)
+        requests = [Request(prompt=p, seeds=(row_seed(config.train.seed, "eval", s.id),)) for s, p in rendered]
         done = engine.generate(requests, params)
-        groups.extend(worker.score(s, p, c) for s, p, c in zip(part, prompts, done, strict=True))
-    return Results(metrics=summarise(groups, config.eval.metrics), groups=tuple(groups))
-
-
-def held_out(config: Config) -> list[Sample]:
-    """The samples of `data.eval`, up to `eval.limit`. Empty when the recipe has no held-out rows."""
-    if config.data.eval is None:
-        return []
-    return load_samples(config.data, config.data.eval, role="eval").samples[: config.eval.limit]
+        groups.extend(worker.score(*pair, completions) for pair, completions in zip(rendered, done, strict=True))
+    metrics = summarise(groups, config.eval.metrics)
+    return Results(metrics=metrics, groups=tuple(groups), skipped=tuple(skipped))
 
 
 def evaluate(composed: Composed, *, run_dir: Path | None = None) -> Results:
     """Evaluate a recipe's model as it starts, or with `run_dir` the trained model of that run.
 
+    Samples are checked and left out as in training, so that the last stage's own evaluation is repeated exactly.
     Raises DataError when the recipe has no held-out rows, or the run no trained model yet.
     """
-    config = stage_configs(composed.config)[-1].config
-    samples = held_out(config)
-    if not samples:
+    stage = stage_configs(composed.config)[-1]
+    config, model = stage.config, stage.config.model
+    if config.data.eval is None:
         raise DataError("the recipe has no held-out rows: set data.eval")
-    model = config.model
     if run_dir is not None:
         if not (run_dir / "model").is_dir():
             raise DataError(f"{run_dir} holds no trained model yet; finish it with: vlrft train --resume {run_dir}")
-        model = model.model_copy(update={"tiny": None, "model_name_or_path": str(run_dir / "model")})
-    family = load_family(model, config.data)
-    engine = build_engine(config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision)
-    results = evaluate_samples(samples, config, Renderer(family, config.data), engine)
+        model = model.model_copy(update={"tiny": None, "model_name_or_path": str((run_dir / "model").resolve())})
+    check_config(composed.config, [stage])
+    loaded = read_split(config, "eval")
+    prepared = load_model(config, model)
+    renderer = prepared.renderer(config)
+    split = check_split(loaded, stage, "eval", renderer)
+    results = evaluate_samples(split.samples[: config.eval.limit], config, renderer, prepared.engine)
     if run_dir is None:
         return results
     path = run_dir / "evaluation.json"
-    path.write_text(json.dumps(results.metrics, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(results.metrics, indent=2) + "\n")
     return replace(results, path=path)

@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Composed, Path | None]]
     """Stands in for the training loop and notes how it was called."""
     seen: list[tuple[Composed, Path | None]] = []
 
-    def run(composed: Composed, *, resume: Path | None = None) -> SimpleNamespace:
+    def run(composed: Composed, *, resume: Path | None = None, evaluator: Any = None) -> SimpleNamespace:
         seen.append((composed, resume))
         return SimpleNamespace(path=Path(composed.config.train.output_dir))
 

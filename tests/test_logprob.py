@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vlrft.logprob import HeadOptions, LogprobHead
+from vlrft.logprob import HeadOptions, LogprobHead, embed
 
 
 def run(options: HeadOptions, reference: bool) -> list[torch.Tensor]:
@@ -35,10 +35,11 @@ def run(options: HeadOptions, reference: bool) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 23, 100])
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("entropy_grad", [False, True])
 @pytest.mark.parametrize(("temperature", "banned"), [(1.0, ()), (0.7, (0, 3))])
 def test_equals_log_softmax(
-    chunk_size: int, cache_bytes: int, entropy_grad: bool, temperature: float, banned: tuple[int, ...]
+    chunk_size: int, cache_bytes: int, in_place: bool, entropy_grad: bool, temperature: float, banned: tuple[int, ...]
 ) -> None:
     options = HeadOptions(
         temperature=temperature,
@@ -46,6 +47,7 @@ def test_equals_log_softmax(
         chunk_size=chunk_size,
         cache_bytes=cache_bytes,
         entropy_grad=entropy_grad,
+        accumulate_in_place=in_place,
     )
     for ours, expected in zip(run(options, False), run(options, True), strict=True):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
@@ -62,3 +64,16 @@ def test_frozen_head_gets_no_gradient() -> None:
 def test_head_with_bias_is_refused() -> None:
     with pytest.raises(ValueError, match="bias"):
         LogprobHead(torch.nn.Linear(4, 9))
+
+
+def test_embed_adds_its_gradient_in_place() -> None:
+    table = torch.nn.Embedding(11, 4, padding_idx=7)
+    ids = torch.tensor([[3, 3, 7, 1]])
+    upstream = torch.randn(1, 4, 4)
+    table(ids).backward(upstream)
+    expected = table.weight.grad
+    table.weight.grad = None
+    for _ in range(2):
+        embed(table, ids).backward(upstream)
+    assert expected is not None
+    torch.testing.assert_close(table.weight.grad, 2 * expected)

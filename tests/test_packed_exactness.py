@@ -54,7 +54,7 @@ def plain_grads(name: str, config: ModelConfig, groups: list[Group], family: Fam
 
 
 def packed_grads(config: ModelConfig, groups: list[Group], family: Family, coefficients: torch.Tensor, budget: int):
-    options = HeadOptions(banned_ids=family.banned_ids, chunk_size=5)
+    options = HeadOptions(banned_ids=family.banned_ids, chunk_size=5, accumulate_in_place=budget < 100)
     policy = Policy(family, options, config.attention)
     batches = pack(groups, family.collate_media, token_budget=budget, aggregation="token_sum",
                    max_completion_length=16, counts=count(groups))  # fmt: skip

@@ -138,6 +138,8 @@ def _registered(
 ) -> tuple[Tensor, None]:
     """transformers' attention signature. query [B, H, L, D] -> [B, L, H, D]."""
     layer = int(module.layer_idx)  # type: ignore[arg-type]
+    # Under autocast the rotary embedding returns fp32 queries and keys beside half-precision values.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if decode is not None:
         return decode.attend(layer, query, key, value, scaling), None
     if packed is None or query.shape[0] != 1:

@@ -10,21 +10,23 @@ from typing import Any
 import torch
 
 _STATE = "state.pt"
+_WRITING = ".writing-"
 
 
-def save(run_dir: Path, global_step: int, state: dict[str, Any], *, keep: int) -> Path:
-    """Write `checkpoints/<global_step>/`, then delete all but the newest `keep`."""
+def save(run_dir: Path, name: str, state: dict[str, Any], *, keep: int) -> Path:
+    """Write `checkpoints/<name>/`, then delete all but the newest `keep`. Names sort by age and are used once."""
     folder = run_dir / "checkpoints"
-    final = folder / f"{global_step:08d}"
-    temporary = folder / f".writing-{global_step:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    final = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(f"{_WRITING}*"):
+        shutil.rmtree(torn)
+    temporary = folder / f"{_WRITING}{name}"
+    temporary.mkdir()
     with (temporary / _STATE).open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
+    os.rename(temporary, final)
     _sync_folder(folder)
     for old in complete(run_dir)[:-keep]:
         shutil.rmtree(old)
@@ -36,7 +38,7 @@ def complete(run_dir: Path) -> list[Path]:
     folder = run_dir / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.name.isdigit() and (p / _STATE).is_file())
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(_WRITING) and (p / _STATE).is_file())
 
 
 def load_latest(run_dir: Path) -> dict[str, Any] | None:

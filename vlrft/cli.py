@@ -17,7 +17,9 @@ USER_ERRORS = frozenset(
         "vlrft.models.base.PromptError",
         "vlrft.registry.UnknownNameError",
         "vlrft.report.ReportError",
+        "vlrft.rewards.base.RewardError",
         "vlrft.rewards.base.TargetError",
+        "vlrft.state.NonFiniteError",
     }
 )
 """Exceptions (and their subclasses) shown as one message without a traceback; named, so that none is imported here."""

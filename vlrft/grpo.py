@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlrft.config import ObjectiveConfig
 from vlrft.objectives import ADVANTAGES, LOSSES
-from vlrft.objectives.advantage import Assigned, assign
+from vlrft.objectives.advantage import Advantage, Assigned, assign
 from vlrft.objectives.loss import ClipOptions, LossInputs, PolicyLossFn, total_loss
 from vlrft.pack import Batch
 from vlrft.registry import resolve
@@ -25,14 +25,17 @@ class Objective:
     """The objective block, resolved."""
 
     config: ObjectiveConfig
+    advantage: Advantage
     policy_loss: PolicyLossFn
     options: ClipOptions
 
     @classmethod
     def build(cls, config: ObjectiveConfig) -> Objective:
+        """Raises UnknownNameError for an advantage or loss that no table holds."""
         high = config.epsilon if config.epsilon_high is None else config.epsilon_high
         return cls(
             config=config,
+            advantage=resolve(config.advantage, ADVANTAGES, kind="advantage"),
             policy_loss=resolve(config.policy_loss, LOSSES, kind="policy loss"),
             options=ClipOptions(epsilon=config.epsilon, epsilon_high=high, delta=config.delta),
         )
@@ -43,9 +46,8 @@ class Objective:
 
     def assign(self, groups: Sequence[Group]) -> Assigned:
         """Advantages; groups without spread are dropped unless a KL term gives them a gradient."""
-        advantage = resolve(self.config.advantage, ADVANTAGES, kind="advantage")
         scale = self.config.scale_rewards == "group"
-        return assign(groups, advantage, scale=scale, drop_flat=self.config.beta == 0.0)
+        return assign(groups, self.advantage, scale=scale, drop_flat=self.config.beta == 0.0)
 
     def loss(self, batch: Batch, output: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Policy loss plus KL of one micro-batch (a LossFn)."""
@@ -86,15 +88,25 @@ def _add_logps(batches: Sequence[Batch], policy: Any, name: str) -> None:
             batch.annotations[name] = policy(**batch.inputs, layout=batch.layout)["logp"]
 
 
-def minibatches(groups: Sequence[Group], count: int) -> list[list[Group]]:
-    """`groups` dealt in order into at most `count` nearly equal parts."""
-    size, extra = divmod(len(groups), count)
-    parts, at = [], 0
-    for i in range(min(count, len(groups))):
-        end = at + size + (i < extra)
-        parts.append(list(groups[at:end]))
-        at = end
-    return parts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minibatch:
+    """The groups of one optimiser step."""
+
+    groups: tuple[Group, ...]
+    silent: tuple[Group, ...] = ()
+    """Dropped groups that the loss denominator counts all the same."""
+
+
+def minibatches(assigned: Assigned, config: ObjectiveConfig) -> list[Minibatch]:
+    """The rollout's groups dealt in order into `objective.minibatches` nearly equal parts; some may be empty."""
+    dropped = assigned.dropped if config.count_dropped_in_denominator else ()
+    parts = zip(_deal(assigned.kept, config.minibatches), _deal(dropped, config.minibatches), strict=True)
+    return [Minibatch(groups=groups, silent=silent) for groups, silent in parts]
+
+
+def _deal(groups: Sequence[Group], count: int) -> list[tuple[Group, ...]]:
+    ends = [len(groups) * (i + 1) // count for i in range(count)]
+    return [tuple(groups[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def rollout_metrics(groups: Sequence[Group], assigned: Assigned, unscored: int) -> dict[str, float]:

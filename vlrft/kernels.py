@@ -2,8 +2,8 @@
 
 Each kernel answers `forward(q, k, v, ragged, scale) -> out [M, H, D], lse [M, H]` for the M real queries of `ragged`,
 and `backward(grad_out, q, k, v, out, lse, ragged, scale) -> grad_q [M, H, D], grad_k, grad_v [L, Hkv, D]` for its M
-queries and L real keys. `backward` takes the *merged* out and lse: softmax weights are exp(score - lse), so a part's share of
-the gradient comes out right without knowing the other part (the ring-attention identity).
+queries and L real keys. `backward` takes the *merged* out and lse: softmax weights are exp(score - lse), so a part's
+share of the gradient comes out right without knowing the other part (the ring-attention identity).
 
 q is [T, H, D]; k and v are [T, Hkv, D], Hkv dividing H (grouped queries).
 """

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_ROWS = 16
+"""Rows of logits normalised at once."""
 _BANNED = -1e9
 """Logit of a banned id: its probability underflows to exactly 0 and 0 * log p stays 0, unlike with -inf."""
 
@@ -26,6 +28,9 @@ class HeadOptions:
     banned_ids: tuple[int, ...] = ()
     chunk_size: int = 256
     cache_bytes: int = 512 * 2**20
+    accumulate_in_place: bool = False
+    """Add the weight's gradient straight into `weight.grad`: no second copy of the vocabulary matrix. Only where nothing
+    else waits for that gradient (gradient hooks of DDP, FSDP and DeepSpeed do)."""
     entropy_grad: bool = False
     """Let gradients flow into the entropy (needs one more pass over a chunk)."""
 
@@ -48,22 +53,19 @@ class _ChunkedLogprob(torch.autograd.Function):
         count, vocab = hidden_TD.shape[0], weight_VD.shape[0]
         weight = weight_VD.to(hidden_TD.dtype)
         keep = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        keep = keep and count * vocab * 4 <= options.cache_bytes
-        cache_TV = hidden_TD.new_empty((count, vocab), dtype=torch.float32) if keep else None
-        logits_CV = hidden_TD.new_empty((min(options.chunk_size, count), vocab))
-        probs_CV = logits_CV if keep else logits_CV.new_empty(logits_CV.shape, dtype=torch.float32)
-        logps, entropies = [], []
+        keep = keep and hidden_TD.dtype == torch.float32 and count * vocab * 4 <= options.cache_bytes
+        # A kept chunk is written where it stays; otherwise one chunk's room serves all.
+        rows_held = count if keep else min(options.chunk_size, count)
+        held_TV = hidden_TD.new_empty((rows_held, vocab))
+        logp_T = hidden_TD.new_empty(count, dtype=torch.float32)
+        entropy_T = torch.empty_like(logp_T)
         for start in range(0, count, options.chunk_size):
             rows = slice(start, min(start + options.chunk_size, count))
-            size = rows.stop - start
-            logits = torch.mm(hidden_TD[rows], weight.t(), out=logits_CV[:size])
-            logp_CV = normalised_logits(logits, options.temperature, options.banned_ids)
-            logps.append(logp_CV.gather(1, targets_T[rows, None])[:, 0])
-            p_CV = torch.exp(logp_CV, out=cache_TV[rows] if cache_TV is not None else probs_CV[:size])
-            entropies.append(-torch.linalg.vecdot(p_CV, logp_CV))
-        logp_T, entropy_T = torch.cat(logps), torch.cat(entropies)
+            place = rows if keep else slice(0, rows.stop - start)
+            logits_CV = torch.mm(hidden_TD[rows], weight.t(), out=held_TV[place])
+            _read_off(logits_CV, targets_T[rows], logp_T[rows], entropy_T[rows], options)
         ctx.save_for_backward(hidden_TD, weight_VD, targets_T, entropy_T)
-        ctx.options, ctx.cache_TV = options, cache_TV
+        ctx.options, ctx.weight, ctx.logp_TV = options, weight_VD, held_TV if keep else None
         if not options.entropy_grad:
             ctx.mark_non_differentiable(entropy_T)
         return logp_T, entropy_T
@@ -74,22 +76,70 @@ class _ChunkedLogprob(torch.autograd.Function):
         options: HeadOptions = ctx.options
         weight = weight_VD.to(hidden_TD.dtype)
         grad_hidden = torch.empty_like(hidden_TD) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_weight = None
+        fused = options.accumulate_in_place and weight_VD.dtype == hidden_TD.dtype
+        if ctx.needs_input_grad[1]:
+            grad_weight = grad_of(ctx.weight) if fused else torch.zeros_like(weight)
         for start in range(0, hidden_TD.shape[0], options.chunk_size):
             rows = slice(start, min(start + options.chunk_size, hidden_TD.shape[0]))
-            if ctx.cache_TV is not None:
-                p_CV = ctx.cache_TV[rows]
+            if ctx.logp_TV is not None:
+                p_CV = ctx.logp_TV[rows].exp_()
             else:
-                logits = torch.mm(hidden_TD[rows], weight.t())
-                p_CV = normalised_logits(logits, options.temperature, options.banned_ids).exp_()
+                logits_CV = torch.mm(hidden_TD[rows], weight.t())
+                p_CV = normalised_logits(logits_CV, options.temperature, options.banned_ids).exp_()
             delta_CV = _grad_logits(p_CV, targets_T[rows], grads, entropy_T, rows, options)
             delta_CV = delta_CV.to(hidden_TD.dtype)
             if grad_hidden is not None:
                 torch.mm(delta_CV, weight, out=grad_hidden[rows])
             if grad_weight is not None:
                 grad_weight.addmm_(delta_CV.t(), hidden_TD[rows])
-        ctx.cache_TV = None
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None, None
+        ctx.logp_TV = ctx.weight = None
+        returned = None if fused or grad_weight is None else grad_weight.to(weight_VD.dtype)
+        return grad_hidden, returned, None, None
+
+
+def _read_off(logits_CV: Tensor, targets_C: Tensor, logp_C: Tensor, entropy_C: Tensor, options: HeadOptions) -> None:
+    """Turn logits into log-probs in place, a few rows at a time (they stay in the processor's cache), and note the
+    targets' log-probs and the entropies."""
+    for start in range(0, len(logits_CV), _ROWS):
+        rows = slice(start, start + _ROWS)
+        logp_RV = normalised_logits(logits_CV[rows], options.temperature, options.banned_ids)
+        if logits_CV.dtype != torch.float32:
+            logits_CV[rows] = logp_RV
+        logp_C[rows] = logp_RV.gather(1, targets_C[rows, None])[:, 0]
+        entropy_C[rows] = -torch.linalg.vecdot(logp_RV.exp(), logp_RV)
+
+
+def grad_of(parameter: Tensor) -> Tensor:
+    """The parameter's gradient, made if there is none yet."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+class _Embed(torch.autograd.Function):
+    """Embedding whose gradient rows are added straight into the weight's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight_VD: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+        ctx.weight, ctx.ids, ctx.padding_idx = weight_VD, ids, padding_idx
+        return torch.nn.functional.embedding(ids, weight_VD)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grad_of(ctx.weight)
+        upstream = grads[0]
+        if ctx.padding_idx is not None:
+            upstream = upstream.masked_fill((ctx.ids == ctx.padding_idx).unsqueeze(-1), 0.0)
+        grad.index_add_(0, ctx.ids.reshape(-1), upstream.reshape(-1, grad.shape[1]).to(grad.dtype))
+        ctx.weight = None
+        return None, None, None
+
+
+def embed(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    """`embedding(ids)`. A dense embedding gradient is as large as the vocabulary; this one is never made."""
+    rows: Tensor = _Embed.apply(embedding.weight, ids, embedding.padding_idx)  # type: ignore[no-untyped-call]
+    return rows
 
 
 def _grad_logits(

@@ -38,7 +38,10 @@ class Policy(nn.Module):
 
         `mm` holds the media tensors of the stream's prompts, in order, for the family's vision tower.
         """
-        hidden = self.family.hidden_states(input_ids, position_ids, mm, packed=layout, kind=self.attention)
+        in_place = self.head_options.accumulate_in_place
+        hidden = self.family.hidden_states(
+            input_ids, position_ids, mm, accumulate_in_place=in_place, packed=layout, kind=self.attention
+        )
         if torch.is_autocast_enabled(hidden.device.type):
             # The residual stream stays fp32 under autocast; the head's products should not.
             hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlrft.log import UserError
 from vlrft.types import Completion, FinishReason, Group, Prompt, Rollout, Sample, Score, Segment, TextPart
 
 
@@ -17,13 +18,16 @@ def rollout_file(run_dir: Path, stage: str, step: int, *, evaluation: bool = Fal
     return run_dir / "rollouts" / f"{'eval-' if evaluation else ''}{stage}-{step:06d}.jsonl"
 
 
-def write_groups(path: Path, groups: Iterable[Group], *, stage: str, step: int) -> None:
-    """Write all groups of one step; the file appears whole or not at all."""
+def write_groups(path: Path, groups: Iterable[Group], *, stage: str, step: int, reward_errors: int = 0) -> None:
+    """Write all groups of one step; the file appears whole or not at all.
+
+    reward_errors: how often rewards had raised in the stage when the groups were scored.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         for group in groups:
-            record = {"stage": stage, "step": step, **_record(group, path.parents[1])}
+            record = {"stage": stage, "step": step, "reward_errors": reward_errors, **_record(group, path.parents[1])}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -31,13 +35,13 @@ def write_groups(path: Path, groups: Iterable[Group], *, stage: str, step: int) 
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a rollout file. Raises ValueError naming file and line for one that is not JSON."""
+    """The lines of a rollout file. Raises UserError naming file and line for one that is not JSON."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number} is not JSON ({error}); delete the file to roll out again") from error
+                raise UserError(f"{path}:{number} is not JSON ({error}); delete the file to roll out again") from error
 
 
 def group_from_record(record: Mapping[str, Any], sample: Sample, prompt: Prompt) -> Group:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,22 +40,34 @@ class RunFolder:
         if self.path.is_file():
             raise RunFolderError(f"train.output_dir is a file: {self.path}; give a folder")
         if self.path.is_dir() and any(self.path.iterdir()):
-            what = "holds another run" if (self.path / CONFIG).is_file() else "is not empty"
+            if not (self.path / CONFIG).is_file():
+                raise RunFolderError(f"{self.path} is not empty; give this run its own place: train.output_dir=...")
             raise RunFolderError(
-                f"{self.path} {what}. Go on with it: vlrft train --resume {self.path}; "
+                f"{self.path} holds another run. Go on with it: vlrft train --resume {self.path}; "
                 "or give this run its own place: train.output_dir=..."
             )
 
     def open(self, composed: Composed, skipped: Sequence[Skipped], *, resuming: bool) -> dict[str, Any] | None:
         """Write what is known at the start; returns the newest checkpoint when resuming, None without one."""
-        self.path.mkdir(parents=True, exist_ok=True)
         if resuming:
             return checkpoint.load_latest(self.path)
-        save_resolved(composed, self.path / CONFIG)
-        if skipped:
-            lines = (json.dumps({"where": s.where, "reason": s.reason}, ensure_ascii=False) for s in skipped)
-            write_whole(self.path / "skipped.jsonl", "".join(f"{line}\n" for line in lines))
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.list_skipped(skipped)
+        # config.yaml last and whole: it is what makes the folder a run that can be resumed.
+        with tempfile.TemporaryDirectory(prefix=".starting-", dir=self.path) as scratch:
+            save_resolved(composed, Path(scratch) / CONFIG)
+            for written in sorted(Path(scratch).iterdir(), key=lambda path: path.name == CONFIG):
+                os.replace(written, self.path / written.name)
         return None
+
+    def list_skipped(self, skipped: Sequence[Skipped]) -> None:
+        """Add what is not yet in skipped.jsonl to it."""
+        path = self.path / "skipped.jsonl"
+        listed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = [json.dumps({"where": s.where, "reason": s.reason}, ensure_ascii=False) for s in skipped]
+        everything = dict.fromkeys([*listed, *lines])
+        if len(everything) > len(listed):
+            write_whole(path, "".join(f"{line}\n" for line in everything))
 
     def finish(self, composed: Composed, prepared: Prepared, seconds: float) -> dict[str, Any]:
         """Save the trained model with its processor, summary.json and the report; returns the summary."""

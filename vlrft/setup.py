@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,27 +11,39 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 
-from vlrft.compose import Composed, Stage
-from vlrft.config import Config, SourceConfig
-from vlrft.data.media import check_media
-from vlrft.data.problems import DataError, SampleError, Skipped
+from vlrft.compose import Composed, ConfigError, Stage
+from vlrft.config import Config, ModelConfig
+from vlrft.data.problems import DataError, Skipped
 from vlrft.data.samplers import SAMPLERS
-from vlrft.data.sources import Role, load_samples
-from vlrft.engines import build_engine
-from vlrft.engines.base import Engine
+from vlrft.data.tasks import build_task
+from vlrft.engines import ENGINES, build_engine
+from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
+from vlrft.log import UserError
 from vlrft.logprob import HeadOptions
 from vlrft.models import load_family
-from vlrft.models.base import Family, PromptError
+from vlrft.models.base import Family
 from vlrft.policy import Policy
-from vlrft.registry import resolve
+from vlrft.registry import UnknownNameError, resolve
 from vlrft.rewards.judge import Judge
-from vlrft.rollout import Renderer
-from vlrft.state import TrainState, make_optimizer, schedule
+from vlrft.rollout import Renderer, complaints_about, evaluation_judge, training_judge
+from vlrft.splits import check_split, read_split, roles, source_key
+from vlrft.state import Counters, Schedule, TrainState, make_optimizer
 from vlrft.types import Sample
 
-logger = logging.getLogger(__name__)
+FREEZE = ("freeze_vision_tower", "freeze_projector", "freeze_language_model")
+FIXED: dict[str, set[str] | None] = {
+    "model": {"model_name_or_path", "tiny", "dtype", "attention", "gradient_checkpointing"},
+    "data": {"min_pixels", "max_pixels"},
+    "engine": {"name", "max_rows", "kwargs"},
+    "parallel": None,
+    "train": {"output_dir"},
+    "log": {"tensorboard", "report"},
+}
+"""Blocks (None: whole ones) that belong to the run: a stage cannot say them differently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,86 +90,138 @@ class StageParts:
 
 
 def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
-    """Load and check every split of every stage, then the model. Nothing is written and nothing computed yet.
+    """Load and check every split of every stage, and the model. Nothing is written and nothing computed yet.
 
-    Raises what is wrong with files, samples, prompts, targets, rewards or model, naming it.
+    Raises what is wrong with config, files, samples, prompts, targets, rewards or model, naming it.
     """
-    config = composed.config
-    if config.parallel.num_threads is not None:
-        torch.set_num_threads(config.parallel.num_threads)
-    loaded: dict[str, tuple[list[Sample], list[Skipped]]] = {}
+    check_config(composed.config, stages)
+    keys = {source_key(s.config, role): (s.config, role) for s in stages for role in roles(s.config)}
+    loaded = {key: read_split(config, role) for key, (config, role) in keys.items()}
+    prepared = load_model(composed.config, composed.config.model)
     for stage in stages:
-        for role in _roles(stage.config):
-            key = _source_key(stage.config, role)
-            loaded[key] = loaded[key] if key in loaded else _load(stage.config, role)
-    for stage in stages:
-        Objective.build(stage.config.objective)
-    accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
-    family = load_family(config.model, config.data)
-    family.model.to(accelerator.device)
-    engine = build_engine(
-        config.engine, family, attention=config.model.attention, precision=config.parallel.mixed_precision
-    )
-    prepared = Prepared(accelerator=accelerator, family=family, engine=engine, stages=[], skipped=[], renderers={})
-    for _, skipped in loaded.values():
-        prepared.skipped.extend(skipped)
-    for stage in stages:
-        usable = {}
-        for role in _roles(stage.config):
-            samples, _ = loaded[_source_key(stage.config, role)]
-            usable[role], left_out = _check(samples, stage, prepared.renderer(stage.config))
-            prepared.skipped.extend(left_out)
-        prepared.stages.append(
-            StageSetup(
-                name=stage.name,
-                kind=stage.kind,
-                config=stage.config,
-                samples=usable["train"],
-                held_out=usable.get("eval", [])[: stage.config.eval.limit],
-            )
+        freeze(prepared.family, stage.config.model)
+        splits = {
+            role: check_split(loaded[source_key(stage.config, role)], stage, role, prepared.renderer(stage.config))
+            for role in roles(stage.config)
+        }
+        for split in splits.values():
+            prepared.skipped.extend(s for s in split.skipped if s not in prepared.skipped)
+        setup = StageSetup(
+            name=stage.name,
+            kind=stage.kind,
+            config=stage.config,
+            samples=splits["train"].samples,
+            held_out=splits["eval"].samples[: stage.config.eval.limit] if "eval" in splits else [],
         )
+        _sampler(setup)
+        prepared.stages.append(setup)
     return prepared
 
 
+def check_config(config: Config, stages: Sequence[Stage]) -> None:
+    """Resolve every name and build what is cheap to build, so that mistakes show before anything is loaded."""
+    for stage in stages:
+        for block, keys in FIXED.items():
+            ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
+            if differing := [f"{block}.{key}" for key, value in ours.items() if theirs[key] != value]:
+                raise ConfigError(f"stage {stage.name!r} sets {differing[0]}, which is one for the whole run; move it")
+        build_task(stage.config.data.task)
+        Objective.build(stage.config.objective)
+        resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
+        resolve(stage.config.engine.name, ENGINES, kind="engine")
+        training_judge(stage.config)
+        if stage.config.data.eval is not None:
+            evaluation_judge(stage.config)
+
+
+def load_model(config: Config, model: ModelConfig) -> Prepared:
+    """Model, engine and device of a run, without any stage yet. `model` is the run's own, or what it has become.
+
+    Raises UserError when the model or the engine cannot be built.
+    """
+    if config.parallel.num_threads is not None:
+        torch.set_num_threads(config.parallel.num_threads)
+    # Kept per process by accelerate, which then refuses a later run with another precision.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
+    family = _family(model, config)
+    family.model.to(accelerator.device)
+    with complaints_about("engine"):
+        engine = build_engine(
+            config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
+        )
+    return Prepared(accelerator=accelerator, family=family, engine=engine, stages=[], skipped=[], renderers={})
+
+
+def _family(model: ModelConfig, config: Config) -> Family:
+    if model.tiny is not None:
+        with complaints_about("model.tiny"):
+            return load_family(model, config.data)
+    name = model.model_name_or_path or ""
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if local and not Path(name).is_dir():
+        raise UserError(f"model.model_name_or_path: no folder {name}; give a folder, or a hub id such as org/model")
+    try:
+        return load_family(model, config.data)
+    except UnknownNameError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.model_name_or_path={name} cannot be loaded: {error}") from error
+
+
+def freeze(family: Family, model: ModelConfig) -> None:
+    """Let exactly those parts learn that the block says. Raises UserError when that leaves none."""
+    family.model.requires_grad_(True)
+    off = {key.removeprefix("freeze_"): getattr(model, key) for key in FREEZE}
+    family.freeze(vision_tower=off["vision_tower"], projector=off["projector"], language_model=off["language_model"])
+    if not any(p.requires_grad for p in family.model.parameters()):
+        raise UserError(f"every part of the model is frozen: set one of model.{', model.'.join(FREEZE)} to false")
+
+
 def start_stage(
-    prepared: Prepared, setup: StageSetup, resumed: dict[str, Any] | None, before: dict[str, Any] | None, run_dir: Path
+    prepared: Prepared, setup: StageSetup, resumed: dict[str, Any] | None, before: Counters | None, run_dir: Path
 ) -> StageParts:
-    """Build a stage's optimiser, sampler and judge. `resumed`: a checkpoint inside this stage, restored whole;
-    `before`: the checkpoint that the stage starts from, whose weights and run counters carry over."""
+    """Build a stage's optimiser, sampler and judge over the current weights.
+
+    resumed: a checkpoint inside this stage, restored whole. before: how far the run was when the stage before ended.
+    """
     config, family = setup.config, prepared.family
-    banned = family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ())
+    set_seed(row_seed(config.train.seed, setup.name) % 2**32)
+    freeze(family, config.model)
     head = HeadOptions(
         temperature=config.engine.temperature if setup.kind == "grpo" else 1.0,
-        banned_ids=banned,
+        banned_ids=family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ()),
         chunk_size=config.model.logprob_chunk_size,
         cache_bytes=config.model.logprob_cache_mb * 2**20,
+        accumulate_in_place=prepared.accelerator.num_processes == 1,
     )
-    if before is not None and resumed is None:
-        family.model.load_state_dict(before["state"]["model"])
     policy = Policy(family, head, config.model.attention)
     objective = Objective.build(config.objective)
-    optimizer, _ = make_optimizer(policy, config.train)
+    # The stage before has let go of its optimiser; accelerate has not.
+    prepared.accelerator.free_memory()
+    wrapped, optimizer = prepared.accelerator.prepare(policy, make_optimizer(policy, config.train))
     per_step = objective.steps_per_rollout if setup.kind == "grpo" else 1
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(config.train, config.train.steps * per_step))
-    wrapped, prepared_optimizer = prepared.accelerator.prepare(policy, optimizer)
-    sampler_class = resolve(config.sampler.name, SAMPLERS, kind="sampler")
     state = TrainState(
         accelerator=prepared.accelerator,
         policy=policy,
         wrapped=wrapped,
-        optimizer=prepared_optimizer,
-        scheduler=scheduler,
-        sampler=sampler_class(setup.samples, seed=config.train.seed, **config.sampler.kwargs),
+        optimizer=optimizer,
+        scheduler=Schedule(optimizer, config.train, config.train.steps * per_step),
+        sampler=_sampler(setup),
+        global_step=before.global_step if before is not None else 0,
+        policy_version=before.policy_version if before is not None else 0,
     )
-    needs_reference = setup.kind == "grpo" and config.objective.beta > 0.0
-    reference = _reference(policy, run_dir / f"reference-{setup.name}.pt") if needs_reference else None
+    reference = None
+    if setup.kind == "grpo" and config.objective.beta > 0.0:
+        path = run_dir / f"reference-{setup.name}.pt"
+        reference = prepared.accelerator.prepare_model(
+            _reference(policy, path, must_exist=resumed is not None), evaluation_mode=True
+        )
+    judge = training_judge(config)
     if resumed is not None:
         state.load_state_dict(resumed["state"])
-    elif before is not None:
-        counters = before["state"]["counters"]
-        state.global_step, state.policy_version = counters["global_step"], counters["policy_version"]
+        judge.errors = resumed["reward_errors"]
     prepared.engine.sync(state.policy_version)
-    judge = Judge(config.rewards.funcs, config.data.output_mode, config.rewards.max_errors)
     return StageParts(
         renderer=prepared.renderer(config),
         engine=prepared.engine,
@@ -169,9 +232,18 @@ def start_stage(
     )
 
 
-def _reference(policy: Policy, path: Path) -> Policy:
+def _sampler(setup: StageSetup) -> Any:
+    config = setup.config
+    with complaints_about("sampler"):
+        sampler_class = resolve(config.sampler.name, SAMPLERS, kind="sampler")
+        return sampler_class(setup.samples, seed=config.train.seed, **config.sampler.kwargs)
+
+
+def _reference(policy: Policy, path: Path, *, must_exist: bool) -> Policy:
     """A frozen copy of the policy as the stage first found it; kept in `path`, since a resumed stage has moved on."""
     if not path.exists():
+        if must_exist:
+            raise DataError(f"{path} is missing: the reference policy of this stage is lost; start the run anew")
         temporary = path.with_suffix(".tmp")
         torch.save(policy.model.state_dict(), temporary)
         os.replace(temporary, path)
@@ -180,44 +252,3 @@ def _reference(policy: Policy, path: Path) -> Policy:
     family.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     family.lm_head = family.model.lm_head
     return Policy(family, policy.head_options, policy.attention)
-
-
-def _roles(config: Config) -> list[Role]:
-    return ["train"] if config.data.eval is None else ["train", "eval"]
-
-
-def _source_key(config: Config, role: Role) -> str:
-    return role + config.data.model_dump_json(include={"root", "task", "on_bad_sample", "check_images", role})
-
-
-def _load(config: Config, role: Role) -> tuple[list[Sample], list[Skipped]]:
-    source: SourceConfig | None = config.data.train if role == "train" else config.data.eval
-    assert source is not None
-    loaded = load_samples(config.data, source, role=role)
-    bad = check_media(loaded.samples[: config.data.check_images], decode=True)
-    if bad and config.data.on_bad_sample == "error":
-        raise SampleError(bad[0].where, bad[0].reason)
-    broken = {item.where for item in bad}
-    samples = [s for s in loaded.samples if f"sample {s.id}" not in broken]
-    if loaded.skipped or bad:
-        logger.warning("%s split: %d samples, %d left out", role, len(samples), len(loaded.skipped) + len(bad))
-    return samples, [*loaded.skipped, *bad]
-
-
-def _check(samples: list[Sample], stage: Stage, renderer: Renderer) -> tuple[list[Sample], list[Skipped]]:
-    """Prompt lengths and targets, without decoding pixels."""
-    judge = Judge(stage.config.rewards.funcs, stage.config.data.output_mode, stage.config.rewards.max_errors)
-    usable, skipped = [], []
-    for sample in samples:
-        try:
-            renderer.check(sample)
-            judge.check(sample, {"coord_space": renderer.family.coord_space})
-        except PromptError as error:
-            if stage.config.data.on_bad_sample == "error":
-                raise
-            skipped.append(Skipped(where=sample.id, reason=str(error)))
-        else:
-            usable.append(sample)
-    if not usable:
-        raise DataError(f"stage {stage.name!r} has no usable sample: {len(skipped)} were left out")
-    return usable, skipped

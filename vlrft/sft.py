@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vlrft.pack import Batch
-from vlrft.rollout import Renderer
-from vlrft.types import Group, Rollout, Sample, Score
+from vlrft.rollout import Rendered, Renderer
+from vlrft.types import Group, Rollout, Score
 
 
-def reference_groups(samples: Sequence[Sample], renderer: Renderer) -> list[Group]:
+def reference_groups(rendered: Sequence[Rendered], renderer: Renderer) -> list[Group]:
     """Each sample as a group of one: its prompt and the reference answer."""
     groups = []
-    for sample in samples:
-        prompt = renderer.prompt(sample)
+    for sample, prompt in rendered:
         answer = Rollout(completion=renderer.reference(sample, prompt), score=Score(value=None), reward=0.0)
         groups.append(Group(sample=sample, prompt=prompt, rollouts=(answer,)))
     return groups

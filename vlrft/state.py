@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -25,6 +27,55 @@ class NonFiniteError(RuntimeError):
     """Too many steps in a row had a non-finite loss or gradient."""
 
 
+class Schedule:
+    """Learning rate over the planned optimiser steps: linear warm-up, then constant, or linear or cosine to 0.
+
+    Steps that were planned and not taken (every group dropped, gradient not finite) count, so that it ends in time.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, train: TrainConfig, planned_steps: int) -> None:
+        self.optimizer = optimizer
+        self.train = train
+        self.planned_steps = planned_steps
+        self.done = 0
+        self._apply()
+
+    def factor(self, done: int) -> float:
+        """Share of `train.learning_rate` for the optimiser step after `done` others."""
+        warmup = self.train.warmup_steps
+        if done < warmup:
+            return (done + 1) / (warmup + 1)
+        progress = min(1.0, (done - warmup) / max(1, self.planned_steps - warmup))
+        if self.train.lr_scheduler == "linear":
+            return 1.0 - progress
+        if self.train.lr_scheduler == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * progress))
+        return 1.0
+
+    def step(self) -> None:
+        self.done += 1
+        self._apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]
+        self._apply()
+
+    def _apply(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.train.learning_rate * self.factor(self.done)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """How far a run is at the border of two stages."""
+
+    global_step: int = 0
+    policy_version: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class TrainState:
     """What changes while a stage trains; everything here is in the checkpoint."""
@@ -34,7 +85,7 @@ class TrainState:
     """The bare module; `wrapped` is what training calls."""
     wrapped: Any
     optimizer: Any
-    scheduler: Any
+    scheduler: Schedule
     sampler: Sampler
     step: int = 0
     """Finished steps of this stage."""
@@ -53,7 +104,7 @@ class TrainState:
             "scheduler": self.scheduler.state_dict(),
             "sampler": self.sampler.state_dict(),
             "counters": counters,
-            "rng": torch.get_rng_state(),
+            "rng": rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -63,42 +114,36 @@ class TrainState:
         self.sampler.load_state_dict(state["sampler"])
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
-        torch.set_rng_state(state["rng"])
+        set_rng_state(state["rng"])
 
 
 _COUNTERS = ("step", "global_step", "policy_version", "skipped_in_row", "skipped_steps")
 
 
-def make_optimizer(policy: Policy, train: TrainConfig) -> tuple[torch.optim.Optimizer, Any]:
-    """Fused AdamW over what is not frozen, and the schedule as a function of optimiser steps."""
-    learning = [p for p in policy.model.parameters() if p.requires_grad]
-    if not learning:
-        raise ValueError("every part of the model is frozen: set one of model.freeze_* to false")
-    optimizer = torch.optim.AdamW(
-        learning,
+def rng_state() -> dict[str, Any]:
+    """Every global generator. Ours take explicit seeds; a reward, sampler or model of the user's may not."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def make_optimizer(policy: Policy, train: TrainConfig) -> torch.optim.Optimizer:
+    """Fused AdamW over what is not frozen."""
+    return torch.optim.AdamW(
+        [p for p in policy.model.parameters() if p.requires_grad],
         lr=train.learning_rate,
         betas=(train.adam_beta1, train.adam_beta2),
         eps=train.adam_epsilon,
         weight_decay=train.weight_decay,
         fused=True,
     )
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-
-
-def schedule(train: TrainConfig, optimizer_steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate at each optimiser step: linear warm-up, then constant, linear or cosine to 0."""
-
-    def factor(done: int) -> float:
-        if done < train.warmup_steps:
-            return (done + 1) / (train.warmup_steps + 1)
-        progress = (done - train.warmup_steps) / max(1, optimizer_steps - train.warmup_steps)
-        if train.lr_scheduler == "linear":
-            return max(0.0, 1.0 - progress)
-        if train.lr_scheduler == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-        return 1.0
-
-    return factor
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,23 +152,33 @@ class StepSums:
 
     loss: float = 0.0
     grad_norm: float = 0.0
+    learning_rate: float = 0.0
+    """Of the last step."""
     steps: int = 0
     tokens: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, value: float) -> None:
-        self.sums[name] = max(self.sums.get(name, value), value) if name.endswith("_max") else (
-            self.sums.get(name, 0.0) + value
-        )  # fmt: skip
+        before = self.sums.get(name, 0.0)
+        self.sums[name] = max(before, value) if name.endswith("_max") else before + value
 
-    def metrics(self, scheduler: Any) -> dict[str, float]:
-        """Means over tokens (and steps), under the names of metrics.jsonl."""
-        tokens, steps = max(self.tokens, 1.0), max(self.steps, 1)
-        row = {"loss": self.loss / steps, "grad_norm": self.grad_norm / steps}
-        row["learning_rate"] = float(scheduler.get_last_lr()[0])
-        row["tokens/trained"] = self.tokens
+    def merge(self, step: StepSums) -> None:
+        """Take over what one finished optimiser step has summed up."""
+        self.loss, self.grad_norm = self.loss + step.loss, self.grad_norm + step.grad_norm
+        self.learning_rate = step.learning_rate
+        self.steps, self.tokens = self.steps + 1, self.tokens + step.tokens
+        for name, value in step.sums.items():
+            self.add(name, value)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over tokens (and steps), under the names of metrics.jsonl; no means where no step was taken."""
+        row = {"optimizer_steps": float(self.steps), "tokens/trained": self.tokens}
+        if self.steps == 0:
+            return row
+        row |= {"loss": self.loss / self.steps, "grad_norm": self.grad_norm / self.steps}
+        row["learning_rate"] = self.learning_rate
         for name, value in self.sums.items():
-            row[f"policy/{name}"] = value if name.endswith("_max") else value / tokens
+            row[f"policy/{name}"] = value if name.endswith("_max") else value / max(self.tokens, 1.0)
         return row
 
 
@@ -136,26 +191,26 @@ def optimizer_step(
     """
     state.optimizer.zero_grad(set_to_none=True)
     state.wrapped.train()
-    loss = 0.0
+    step = StepSums(learning_rate=state.optimizer.param_groups[0]["lr"])
     for batch in batches:
         output = state.wrapped(**batch.inputs, layout=batch.layout)
         value, extra = loss_fn(batch, output)
         # DDP averages gradients over ranks; the loss is already a share of the global one.
         state.accelerator.backward(value * state.accelerator.num_processes)
-        loss += float(value.detach())
-        sums.tokens += float(batch.loss_mask_N.sum())
-        sums.add("entropy", float((output["entropy"].detach() * batch.loss_mask_N).sum()))
+        step.loss += float(value.detach())
+        step.tokens += float(batch.loss_mask_N.sum())
+        step.add("entropy", float((output["entropy"].detach() * batch.loss_mask_N).sum()))
         for name, number in extra.items():
-            sums.add(name, number)
-    norm = float(state.accelerator.clip_grad_norm_(state.policy.model.parameters(), train.max_grad_norm))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        _skip(state, batches, train, dump_to, f"loss {loss}, gradient norm {norm}")
-        return
-    state.optimizer.step()
+            step.add(name, number)
+    step.grad_norm = float(state.accelerator.clip_grad_norm_(state.policy.model.parameters(), train.max_grad_norm))
+    if math.isfinite(step.loss) and math.isfinite(step.grad_norm):
+        state.optimizer.step()
+        state.policy_version += 1
+        state.skipped_in_row = 0
+        sums.merge(step)
+    else:
+        _skip(state, batches, train, dump_to, f"loss {step.loss}, gradient norm {step.grad_norm}")
     state.scheduler.step()
-    state.policy_version += 1
-    state.skipped_in_row = 0
-    sums.loss, sums.grad_norm, sums.steps = sums.loss + loss, sums.grad_norm + norm, sums.steps + 1
 
 
 def _skip(state: TrainState, batches: Sequence[Batch], train: TrainConfig, dump_to: Path, why: str) -> None:

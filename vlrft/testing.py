@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,3 +86,40 @@ def plain_logps(model: Any, family: Family, group: Group, temperature: float = 1
         at = torch.arange(len(completion)) + len(prompt) - 1
         out.append(logp[at, completion])
     return out
+
+
+def even_share(completions: Sequence[str], **columns: object) -> list[float]:
+    """A reward with something to learn from random text: the share of characters with an even code."""
+    return [sum(ord(c) % 2 == 0 for c in text) / max(1, len(text)) for text in completions]
+
+
+def tiny_recipe(scenes: Path, output: Path, /, **blocks: Any) -> dict[str, Any]:
+    """A recipe whose steps take milliseconds: 0.1 M parameters, 12 scenes of 56x56 pixels, a few short answers.
+
+    Scenes go to `scenes`, the run to `output`. Each of `blocks` is laid over the recipe's own block, key by key.
+    """
+    recipe: dict[str, Any] = {
+        "model": {
+            "tiny": {
+                "hidden_size": 32, "num_layers": 2, "intermediate_size": 48, "vision_hidden_size": 32,
+                "vision_layers": 1, "vision_heads": 2, "vision_intermediate_size": 48, "number_tokens": 60,
+            }
+        },
+        "data": {
+            "root": str(scenes), "output_mode": "direct", "prompt_template": "{{ question }}",
+            "train": {"format": "shapes", "options": dict(_SCENES, n=12)},
+            "eval": {"format": "shapes", "options": dict(_SCENES, n=5)},
+        },
+        "engine": {"num_generations": 4, "max_completion_length": 6},
+        "rewards": {"funcs": [{"func": "vlrft.testing:even_share"}]},
+        "eval": {"metrics": ["box.iou", "vlrft.testing:even_share"]},
+        "train": {"output_dir": str(output), "prompts_per_step": 4, "steps": 2, "learning_rate": 1e-3},
+        "parallel": {"cpu": True},
+        "log": {"tensorboard": False, "report": False, "progress": False},
+    }  # fmt: skip
+    for name, block in blocks.items():
+        recipe[name] = {**recipe[name], **block} if name in recipe else block
+    return recipe
+
+
+_SCENES = {"size": [56, 56], "grid": 14, "min_size": 14, "max_size": 42}

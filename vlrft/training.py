@@ -15,16 +15,16 @@ from typing import Any
 from vlrft import checkpoint
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
-from vlrft.grpo import Objective, minibatches, rollout_metrics
+from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
 from vlrft.log import MetricsWriter, Progress, Timers
 from vlrft.pack import Batch, count, pack
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
-from vlrft.rollout import RolloutWorker, Scored
+from vlrft.rollout import Rendered, RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
 from vlrft.setup import Prepared, StageSetup, prepare, start_stage
 from vlrft.sft import reference_groups, sft_loss
-from vlrft.state import LossFn, StepSums, TrainState, optimizer_step
-from vlrft.types import Group, Sample
+from vlrft.state import Counters, LossFn, StepSums, TrainState, optimizer_step
+from vlrft.types import Group
 
 Evaluator = Callable[..., Any]
 """`eval.run.evaluate_samples`, handed in so that training does not depend on evaluation."""
@@ -63,87 +63,94 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     """
     config, state, objective = run.config, run.state, run.objective
     with run.timers("media"):
-        samples = run.worker.renderer.usable(state.sampler.propose(state.step, config.train.prompts_per_step))
-    scored = collect(run, samples)
+        rendered, left_out = propose(run)
+    scored = collect(run, rendered)
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
         store(run, [*assigned.kept, *assigned.dropped])
-    counted = scored.groups if config.objective.count_dropped_in_denominator else None
-    parts = minibatches(assigned.kept, config.objective.minibatches)
     with run.timers("pack"):
-        batches = [pack_step(run, part, counted) for part in parts]
+        steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
     sums = StepSums()
     with run.timers("train"):
-        objective.annotate([b for part in batches for b in part], run.state.wrapped, run.reference)
+        objective.annotate([batch for batches in steps for batch in batches], state.wrapped, run.reference)
         for _ in range(config.objective.num_iterations):
-            for part in batches:
-                update(run, part, objective.loss, sums)
+            for batches in steps:
+                update(run, batches, objective.loss, sums)
     run.worker.engine.sync(state.policy_version)
     state.sampler.observe(scored.groups)
-    return {**rollout_metrics(scored.groups, assigned, scored.unscored), **sums.metrics(state.scheduler)}
+    counted = {"samples/left_out": left_out, "reward_errors": run.worker.judge.errors}
+    return {**rollout_metrics(scored.groups, assigned, scored.unscored), **counted, **sums.metrics()}
 
 
 def sft_step(run: StageRun) -> dict[str, float]:
     """Teach the reference answers of one batch."""
     with run.timers("media"):
-        proposed = run.state.sampler.propose(run.state.step, run.config.train.prompts_per_step)
-        samples = run.worker.renderer.usable(proposed)
-        groups = reference_groups(samples, run.worker.renderer)
+        rendered, left_out = propose(run)
+        groups = reference_groups(rendered, run.worker.renderer)
     with run.timers("pack"):
-        batches = pack_step(run, groups, None)
+        batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
     with run.timers("train"):
         update(run, batches, sft_loss, sums)
     run.worker.engine.sync(run.state.policy_version)
-    return sums.metrics(run.state.scheduler)
+    return {"samples/left_out": left_out, **sums.metrics()}
 
 
 STEPS: dict[str, Callable[[StageRun], dict[str, float]]] = {"sft": sft_step, "grpo": grpo_step}
 
 
-def collect(run: StageRun, samples: Sequence[Sample]) -> Scored:
+def propose(run: StageRun) -> tuple[list[Rendered], int]:
+    """The next samples with their prompts, and how many could not be rendered (listed in skipped.jsonl)."""
+    proposed = run.state.sampler.propose(run.state.step, run.config.train.prompts_per_step)
+    rendered, left_out = run.worker.renderer.usable(proposed)
+    run.folder.list_skipped(left_out)
+    return rendered, len(left_out)
+
+
+def collect(run: StageRun, rendered: Sequence[Rendered]) -> Scored:
     """The scored groups of this step: generated, or read back when an interrupted run had already rolled them out."""
     path = rollout_file(run.folder.path, run.setup.name, run.state.step + 1)
-    if run.config.log.rollouts and path.exists():
-        by_id = {record["sample_id"]: record for record in read_records(path)}
-        version = run.state.policy_version
-        stored = [group_from_record(by_id[s.id], s, run.worker.renderer.prompt(s)) for s in samples if s.id in by_id]
-        if all(r.completion.policy_version == version for g in stored for r in g.rollouts):
-            wanted = len(samples) * run.config.engine.num_generations
-            return Scored(groups=tuple(stored), unscored=wanted - sum(len(g.rollouts) for g in stored))
-    seed_key = (run.config.train.seed, run.setup.name, run.state.step)
-    return run.worker.rollout(samples, run.config, seed_key)
+    records = {r["sample_id"]: r for r in read_records(path)} if run.config.log.rollouts and path.exists() else {}
+    groups = [group_from_record(records[s.id], s, prompt) for s, prompt in rendered if s.id in records]
+    if groups and {r.completion.policy_version for g in groups for r in g.rollouts} == {run.state.policy_version}:
+        run.worker.judge.errors = next(iter(records.values()))["reward_errors"]
+        return run.worker.scored(groups, len(rendered) * run.config.engine.num_generations)
+    return run.worker.rollout(rendered, run.config, (run.config.train.seed, run.setup.name, run.state.step))
 
 
 def store(run: StageRun, groups: Sequence[Group]) -> None:
     """Keep the step's rollouts before any weight moves: a killed run goes on from them."""
     if run.config.log.rollouts:
-        path = rollout_file(run.folder.path, run.setup.name, run.state.step + 1)
-        write_groups(path, groups, stage=run.setup.name, step=run.state.step + 1)
+        step, errors = run.state.step + 1, run.worker.judge.errors
+        path = rollout_file(run.folder.path, run.setup.name, step)
+        write_groups(path, groups, stage=run.setup.name, step=step, reward_errors=errors)
 
 
-def pack_step(run: StageRun, groups: Sequence[Group], counted: Sequence[Group] | None) -> list[Batch]:
-    """Micro-batches of one optimiser step. `counted`: the groups that the loss denominator counts, if not `groups`."""
+def pack_step(run: StageRun, part: Minibatch) -> list[Batch]:
+    """Micro-batches of one optimiser step; none when no token of it carries loss."""
     config = run.config
     mask_truncated = config.objective.mask_truncated
+    if count(part.groups, mask_truncated=mask_truncated).tokens == 0:
+        return []
     batches = pack(
-        groups,
+        part.groups,
         run.worker.renderer.family.collate_media,
         token_budget=config.train.micro_batch_tokens,
         aggregation=config.objective.aggregation if run.setup.kind == "grpo" else "token_mean_global",
         max_completion_length=config.engine.max_completion_length,
-        counts=count(groups if counted is None else counted, mask_truncated=mask_truncated),
+        counts=count([*part.groups, *part.silent], mask_truncated=mask_truncated),
         mask_truncated=mask_truncated,
     )
     return [batch.to(run.state.policy.model.device) for batch in batches]
 
 
 def update(run: StageRun, batches: Sequence[Batch], loss_fn: LossFn, sums: StepSums) -> None:
-    """One optimiser step; none when every group was dropped."""
-    if batches:
-        optimizer_step(
-            run.state, batches, loss_fn, sums, train=run.config.train, dump_to=run.folder.path / "skipped_batches"
-        )
+    """One planned optimiser step; with nothing to learn from only the schedule moves on."""
+    if not batches:
+        run.state.scheduler.step()
+        return
+    dump_to = run.folder.path / "skipped_batches"
+    optimizer_step(run.state, batches, loss_fn, sums, train=run.config.train, dump_to=dump_to)
 
 
 def run(composed: Composed, *, resume: Path | None = None, evaluator: Evaluator | None = None) -> Run:
@@ -158,65 +165,84 @@ def run(composed: Composed, *, resume: Path | None = None, evaluator: Evaluator 
     folder.refuse_other_run(resuming=resume is not None)
     prepared = prepare(composed, stage_configs(config))
     saved = folder.open(composed, prepared.skipped, resuming=resume is not None)
-    writer = MetricsWriter(folder.path, tensorboard=config.log.tensorboard)
-    with writer:
-        if resume is not None:
-            writer.truncate_after(saved["state"]["counters"]["global_step"] if saved else -1)
-        carry = saved
-        for index, setup in enumerate(prepared.stages):
-            if carry is not None and index < carry["stage"]:
-                continue
-            carry = run_stage(prepared, index, setup, carry, folder, writer, evaluator)
+    with MetricsWriter(folder.path, tensorboard=config.log.tensorboard) as writer:
+        run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
     return Run(path=folder.path, summary=folder.finish(composed, prepared, time.perf_counter() - started))
+
+
+def run_stages(
+    prepared: Prepared,
+    saved: dict[str, Any] | None,
+    folder: RunFolder,
+    writer: MetricsWriter,
+    evaluator: Evaluator | None,
+    *,
+    resuming: bool,
+) -> None:
+    """Every stage that `saved`, the newest checkpoint of a resumed run, has not finished."""
+    first, before, inside = 0, Counters(), None
+    if saved is not None:
+        counters = saved["state"]["counters"]
+        first = saved["stage"]
+        before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
+        prepared.family.model.load_state_dict(saved["state"]["model"])
+        inside = saved if counters["step"] else None
+    if resuming:
+        # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
+        writer.truncate_after(before.global_step if saved is not None else -1)
+    for index in range(first, len(prepared.stages)):
+        before = run_stage(prepared, index, inside, before, folder, writer, evaluator)
+        inside = None
 
 
 def run_stage(
     prepared: Prepared,
     index: int,
-    setup: StageSetup,
-    saved: dict[str, Any] | None,
+    resumed: dict[str, Any] | None,
+    before: Counters,
     folder: RunFolder,
     writer: MetricsWriter,
     evaluator: Evaluator | None,
-) -> dict[str, Any]:
-    """All steps of one stage from `saved` (a checkpoint, or None at the very start); returns its closing checkpoint."""
+) -> Counters:
+    """All steps of one stage, from the checkpoint `resumed` inside it or from its start; ends with a checkpoint."""
+    setup = prepared.stages[index]
     timers = Timers()
-    inside = saved if saved is not None and saved["stage"] == index and saved["state"]["counters"]["step"] else None
-    parts = start_stage(prepared, setup, inside, saved, folder.path)
+    parts = start_stage(prepared, setup, resumed, before, folder.path)
     worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
     stage = StageRun(
         setup=setup, state=parts.state, worker=worker, objective=parts.objective, reference=parts.reference,
         folder=folder, timers=timers,
     )  # fmt: skip
     state, train, every = parts.state, setup.config.train, setup.config.eval.every
-    if state.global_step == 0:
+    if index == 0 and state.step == 0:
         _evaluate(stage, writer, evaluator)
-    checkpointed: dict[str, Any] | None = None
     with Progress(setup.name, total=train.steps, done=state.step, enabled=setup.config.log.progress) as bar:
         while state.step < train.steps:
             with timers("step"):
                 row = STEPS[setup.kind](stage)
             state.step, state.global_step = state.step + 1, state.global_step + 1
-            last = state.step == train.steps
             row = {**_where(stage, "train"), **row, "skipped_steps": state.skipped_steps, **timers.collect()}
             writer.write(row)
             bar.update(state.step, row)
+            last = state.step == train.steps
             if last or (every and state.step % every == 0):
                 _evaluate(stage, writer, evaluator)
-            if last or (train.save_steps and state.step % train.save_steps == 0):
-                with timers("save"):
-                    writer.sync()
-                    checkpointed = _checkpoint(stage, index + 1 if last else index, folder)
-    return checkpointed if checkpointed is not None else _checkpoint(stage, index + 1, folder)
+            if not last and train.save_steps and state.step % train.save_steps == 0:
+                _checkpoint(stage, index, writer)
+    _checkpoint(stage, index + 1, writer)
+    return Counters(global_step=state.global_step, policy_version=state.policy_version)
 
 
-def _checkpoint(stage: StageRun, stage_index: int, folder: RunFolder) -> dict[str, Any]:
-    state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
-    if stage.state.step == stage.config.train.steps:
-        state["state"]["counters"]["step"] = 0
-    keep = stage.config.train.keep_checkpoints
-    checkpoint.save(folder.path, stage.state.global_step, state, keep=keep)
-    return state
+def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> None:
+    """`stage_index`: where to go on; the stage after this one when this one is finished."""
+    with stage.timers("save"):
+        writer.sync()
+        state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
+        state["reward_errors"] = stage.worker.judge.errors
+        if stage.state.step == stage.config.train.steps:
+            state["state"]["counters"]["step"] = 0
+        name = f"{stage.state.global_step:08d}-{stage_index:02d}"
+        checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
 
 
 def _where(stage: StageRun, kind: str) -> dict[str, Any]:
@@ -235,6 +261,7 @@ def _evaluate(stage: StageRun, writer: MetricsWriter, evaluator: Evaluator | Non
     start = time.perf_counter()
     results = evaluator(samples, stage.config, stage.worker.renderer, stage.worker.engine)
     seconds = time.perf_counter() - start
+    stage.folder.list_skipped(results.skipped)
     if stage.config.log.rollouts:
         path = rollout_file(stage.folder.path, stage.setup.name, stage.state.step, evaluation=True)
         write_groups(path, results.groups, stage=stage.setup.name, step=stage.state.step)

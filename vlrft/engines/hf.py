@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.cache import GroupKVCache
+from vlrft.engines.packed_linear import PackedLinears, enabled, pack_linears
 from vlrft.engines.sampling import draw, uniforms
 from vlrft.layout import layout_of
 from vlrft.models.base import Family
@@ -51,7 +52,8 @@ class HFEngine:
         try:
             device = self.family.model.device.type
             with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-                return [c for batch in self._batches(requests) for c in self._generate(batch, params)]
+                packed = self._packed()
+                return [c for batch in self._batches(requests) for c in self._generate(batch, params, packed)]
         finally:
             self.family.model.train(was_training)
 
@@ -66,7 +68,14 @@ class HFEngine:
             rows += len(request.seeds)
         return batches
 
-    def _generate(self, requests: list[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
+    def _packed(self) -> PackedLinears:
+        if self.precision != "no":
+            return []
+        return pack_linears([self.family.model.model.language_model, self.family.lm_head])
+
+    def _generate(
+        self, requests: list[Request], params: SamplingParams, packed: PackedLinears
+    ) -> list[tuple[Completion, ...]]:
         counts = [len(request.seeds) for request in requests]
         device = self.family.model.device
         cache, hidden_BD = self._prefill(requests, counts)
@@ -87,7 +96,8 @@ class HFEngine:
                 cache.keep(index)
                 tokens_R, uniform_RL, position_R = tokens_R[index], uniform_RL[index], position_R[index]
                 rows.active = [rows.active[i] for i in alive]
-            logits_RV = self._step(tokens_R, position_R + step, cache)
+            with enabled(packed):
+                logits_RV = self._step(tokens_R, position_R + step, cache)
         return self._completions(rows, counts)
 
     def _prefill(self, requests: list[Request], counts: list[int]) -> tuple[GroupKVCache, Tensor]:

@@ -47,9 +47,18 @@ class Family(Protocol):
         """Text of completion tokens, special tokens left out."""
 
     def hidden_states(
-        self, input_ids: Tensor, position_ids: Tensor, mm: Mapping[str, Tensor], **attention: Any
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mm: Mapping[str, Tensor],
+        *,
+        accumulate_in_place: bool = False,
+        **attention: Any,
     ) -> Tensor:
-        """input_ids [1, T] or [R, 1], position_ids [3, ...] -> last hidden states [..., D]; media encoded once."""
+        """input_ids [1, T] or [R, 1], position_ids [3, ...] -> last hidden states [..., D]; media encoded once.
+
+        accumulate_in_place: the embedding's gradient goes straight into its weight's (`logprob.embed`).
+        """
 
     def collate_media(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The media tensors of several prompts as one set, in order."""

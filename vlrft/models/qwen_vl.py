@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from vlrft.logprob import embed
 from vlrft.models.base import PromptError
 from vlrft.types import Part, Prompt, TextPart
 
@@ -153,10 +154,18 @@ class QwenVL:
         return {key: torch.cat([mm[key] for mm in with_media]) for key in ("pixel_values", "image_grid_thw")}
 
     def hidden_states(
-        self, input_ids: Tensor, position_ids: Tensor, mm: Mapping[str, Tensor], **attention: Any
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mm: Mapping[str, Tensor],
+        *,
+        accumulate_in_place: bool = False,
+        **attention: Any,
     ) -> Tensor:
         inner: Any = self.model.model
-        embeds = inner.get_input_embeddings()(input_ids)
+        table = inner.get_input_embeddings()
+        learns = torch.is_grad_enabled() and table.weight.requires_grad
+        embeds = embed(table, input_ids) if accumulate_in_place and learns else table(input_ids)
         extra: dict[str, Any] = {}
         if mm:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self._vision_learns()):

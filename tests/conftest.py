@@ -1,0 +1,59 @@
+"""Fixtures that several files of tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("vlrft", deadline=None)
+settings.load_profile("vlrft")
+
+Recipe = Callable[..., dict[str, Any]]
+Stage = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which generated scenes are kept for the whole test session."""
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture
+def recipe(scenes: Path, tmp_path: Path) -> Recipe:
+    """`recipe(train={...}, ...)`: the tiny recipe, its run in tmp_path/run."""
+    from vlrft.testing import tiny_recipe
+
+    def make(**blocks: Any) -> dict[str, Any]:
+        return tiny_recipe(scenes, tmp_path / "run", **blocks)
+
+    return make
+
+
+@pytest.fixture
+def stage(recipe: Recipe, tmp_path: Path) -> Stage:
+    """`stage(train={...}, ...)`: a StageRun of the tiny recipe's first stage, ready for its first step."""
+    from vlrft.compose import compose, stage_configs
+    from vlrft.log import Timers
+    from vlrft.rollout import RolloutWorker
+    from vlrft.runfolder import RunFolder
+    from vlrft.setup import prepare, start_stage
+    from vlrft.training import StageRun
+
+    def make(**blocks: Any) -> StageRun:
+        composed = compose(recipe(**blocks))
+        prepared = prepare(composed, stage_configs(composed.config))
+        folder = RunFolder(tmp_path / "stage")
+        folder.path.mkdir(exist_ok=True)
+        parts = start_stage(prepared, prepared.stages[0], None, None, folder.path)
+        timers = Timers()
+        worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
+        return StageRun(
+            setup=prepared.stages[0], state=parts.state, worker=worker, objective=parts.objective,
+            reference=parts.reference, folder=folder, timers=timers,
+        )  # fmt: skip
+
+    return make

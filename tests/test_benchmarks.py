@@ -1,0 +1,186 @@
+"""The benchmarks: what they make of measured numbers, what they write, and a small real run of each."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a benchmark's module the way its script does: with benchmarks/ on the path."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def side(step: list[float], generation: list[float], memory: float, **more: Any) -> dict[str, Any]:
+    training = [whole - part for whole, part in zip(step, generation, strict=True)]
+    same = {"parameters": 7, "prompt_tokens": [27], "completion_tokens": [8]}
+    times = {"step_seconds": step, "generation_seconds": generation, "training_seconds": training}
+    return {"side": "x", **times, "peak_memory_mib": memory, "versions": {}, **same, **more}
+
+
+def round_of(vs_trl: Any, scale: float) -> Any:
+    """TRL is faster with micro-batches of 16 and smaller with 4; `scale` changes our times only."""
+    return vs_trl.Round(
+        ours=side([2.0 * scale, 4.0 * scale], [1.0 * scale, 1.0 * scale], 600.0),
+        theirs={4: side([40.0, 40.0], [8.0, 8.0], 1000.0), 16: side([30.0, 30.0], [10.0, 10.0], 5000.0)},
+    )
+
+
+def test_each_ratio_takes_the_best_micro_batch_of_its_own(load: Any) -> None:
+    vs_trl = load("vs_trl")
+    one = round_of(vs_trl, 1.0)
+    assert one.ratio("step_seconds") == pytest.approx(3.0 / 30.0)
+    assert one.ratio("generation_seconds") == pytest.approx(1.0 / 8.0)
+    assert one.ratio("training_seconds") == pytest.approx(2.0 / 20.0)
+    assert one.ratio("peak_memory_mib") == pytest.approx(0.6)
+
+
+def test_rows_hold_median_and_range_over_the_rounds(load: Any) -> None:
+    vs_trl = load("vs_trl")
+    rows = vs_trl.compare("default", [round_of(vs_trl, scale) for scale in (3.0, 1.0, 2.0)])
+    by_metric = {row["metric"]: row for row in rows}
+    assert len(by_metric) == len(rows)
+    assert {row["workload"] for row in rows} == {"default"}
+    assert by_metric["step_seconds_ratio"] == {
+        "workload": "default",
+        "metric": "step_seconds_ratio",
+        "value": pytest.approx(0.2),
+        "min": pytest.approx(0.1),
+        "max": pytest.approx(0.3),
+    }
+    assert by_metric["peak_memory_ratio"]["value"] == pytest.approx(0.6)
+    assert by_metric["vlrft_step_seconds"]["value"] == pytest.approx(6.0)
+    assert by_metric["trl_best_step_seconds"]["value"] == 30.0
+    assert by_metric["trl_micro_batch_4_step_seconds"]["value"] == 40.0
+    assert by_metric["trl_best_peak_memory_mib"]["value"] == 1000.0
+
+
+def test_the_table_states_the_ratio_both_ways(load: Any) -> None:
+    vs_trl = load("vs_trl")
+    text = vs_trl.table(vs_trl.compare("default", [round_of(vs_trl, 1.0)]))
+    step = next(line for line in text.splitlines() if line.startswith("| step_seconds"))
+    assert [cell.strip() for cell in step.strip("|").split("|")] == [
+        "step_seconds", "3.00", "30.00", "40.00", "30.00", "0.100", "1/10.0", "0.100 to 0.100",
+    ]  # fmt: skip
+    assert len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_a_row_needs_a_measurement(load: Any) -> None:
+    with pytest.raises(ValueError, match="default: nothing was measured for step_seconds_ratio"):
+        load("_results").row("default", "step_seconds_ratio", [])
+
+
+@pytest.mark.parametrize("what", ["parameters", "prompt_tokens", "completion_tokens"])
+def test_sides_that_did_different_work_are_not_compared(load: Any, what: str) -> None:
+    sides = load("_sides")
+    sides.check_same_work(side([1.0], [0.5], 1.0), side([9.0], [1.0], 2.0))
+    with pytest.raises(RuntimeError, match=f"different work: {what}"):
+        sides.check_same_work(side([1.0], [0.5], 1.0), side([9.0], [1.0], 2.0, **{what: 0}))
+
+
+def test_written_results_say_what_ran_and_not_where(load: Any, tmp_path: Path) -> None:
+    results = load("_results")
+    path = tmp_path / "new" / "out.json"
+    results.write_results(path, "vs_trl", [results.row("default", "step_seconds_ratio", [0.2, 0.1])])
+    text = path.read_text()
+    content = json.loads(text)
+    assert list(content) == ["name", "machine", "rows"]
+    assert content["rows"] == [
+        {"workload": "default", "metric": "step_seconds_ratio", "value": pytest.approx(0.15), "min": 0.1, "max": 0.2}
+    ]
+    assert content["machine"]["cores"] >= 1
+    assert content["machine"]["memory_gib"] > 0
+    assert content["machine"]["versions"]["torch"]
+    assert not re.search(r'": "[^"]*/[a-z]', text), "a path in the results"
+
+
+def test_a_missing_trl_is_said_with_the_next_step(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    vs_trl = load("vs_trl")
+    monkeypatch.setattr(vs_trl.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="trl is not installed: run `make bench`"):
+        vs_trl.main([])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [("5", "5 does not divide the 16 completions"), ("0", "not a positive number")]
+)
+def test_micro_batches_that_cannot_work_are_refused(load: Any, capsys: Any, option: str, message: str) -> None:
+    with pytest.raises(SystemExit):
+        load("vs_trl").parse_args(["--trl-micro-batches", option])
+    assert message in capsys.readouterr().err
+
+
+def test_a_failing_side_shows_its_error(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = load("_sides")
+    (tmp_path / "broken.py").write_text("raise ValueError('no such workload')")
+    monkeypatch.setattr(sides, "__file__", str(tmp_path / "_sides.py"))
+    with pytest.raises(RuntimeError, match=r"broken.py ended with status 1:(.|\n)*no such workload"):
+        sides.run_side("broken.py", load("_workloads").WORKLOADS["default"])
+
+
+def test_one_group_is_one_micro_batch_in_every_workload(load: Any) -> None:
+    """The budget holds one group and not two, by the counts that the default workload is known for (279 tokens)."""
+    workloads = load("_workloads")
+    template_tokens = 279 - (448 // 28) ** 2
+    for workload in workloads.WORKLOADS.values():
+        prompt = (workload["image_size"] // 28) ** 2 + template_tokens
+        group = prompt + workload["num_generations"] * (workload["new_tokens"] - 1)
+        assert group <= workloads.one_group_budget(workload) < 2 * group
+
+
+def test_growth_sweeps_share_the_point_that_both_hold(load: Any) -> None:
+    growth = load("growth")
+    by_count, by_size = growth.sweeps(growth.BASE, quick=False)
+    assert [w["num_generations"] for w in by_count.values()] == [2, 4, 8, 16]
+    assert [w["image_size"] for w in by_size.values()] == [112, 224, 448, 672]
+    assert set(by_count) & set(by_size) == {"G=8 image=448"}
+
+
+def run_script(name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / name), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_vs_trl_runs_both_sides(tmp_path: Path) -> None:
+    if importlib.util.find_spec("trl") is None:
+        pytest.skip("trl is not installed (it comes with the extra `bench`)")
+    path = tmp_path / "vs_trl.json"
+    run_script("vs_trl.py", "--quick", "--repeats", "1", "--trl-micro-batches", "8", "--json", str(path))
+    content = json.loads(path.read_text())
+    assert content["name"] == "vs_trl"
+    assert str(tmp_path) not in path.read_text()
+    by_metric = {row["metric"]: row for row in content["rows"]}
+    assert by_metric["step_seconds_ratio"]["workload"] == "default-quick"
+    assert 0 < by_metric["step_seconds_ratio"]["value"] < 10
+    assert 0 < by_metric["peak_memory_ratio"]["value"] < 3
+
+
+@pytest.mark.slow
+def test_the_prompt_passes_as_often_for_16_completions_as_for_2(tmp_path: Path) -> None:
+    path = tmp_path / "growth.json"
+    done = run_script("growth.py", "--quick", "--steps", "1", "--json", str(path))
+    assert "| completions per prompt |" in done.stdout
+    rows = {(row["workload"], row["metric"]): row["value"] for row in json.loads(path.read_text())["rows"]}
+    for what in ("vision_patches", "prompt_tokens"):
+        counts = {g: rows[f"G={g} image=56", f"forwarded_{what}"] for g in (2, 16)}
+        assert len(set(counts.values())) == 1, counts
+    # 2 prompts, once in the rollout and once in training; 4 x 4 patches, 27 tokens
+    assert rows["G=16 image=56", "forwarded_vision_patches"] == 2 * 2 * 16
+    assert rows["G=16 image=56", "forwarded_prompt_tokens"] == 2 * 2 * 27
+    assert rows["G=16 image=56", "forwarded_decoded_tokens"] == 2 * 16 * 7
