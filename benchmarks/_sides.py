@@ -47,7 +47,8 @@ def run_side(script: str, workload: Workload) -> SideResult:
     """
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name(script)), "--workload", json.dumps(workload)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        # Large pages are what `vlrft` asks for by itself; TRL's side gets them too.
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "THP_MEM_ALLOC_ENABLE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -174,6 +174,9 @@ def is_user_error(error: BaseException) -> bool:
 
 def main() -> None:
     """Entry point: exit code 2 and one message for the user's errors, a traceback for ours."""
+    from vlrft.memory import prefer_large_pages
+
+    prefer_large_pages()
     try:
         app()
     except Exception as error:

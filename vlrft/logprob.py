@@ -45,10 +45,30 @@ def normalised_logits(logits_TV: Tensor, temperature: float, banned_ids: tuple[i
     return torch.log_softmax(logits_TV, -1, out=logits_TV)
 
 
+class Room:
+    """Memory for logits, handed from one micro-batch to the next: fresh pages of that size cost more than the sums done
+    in them. Whoever takes it owns it; a forward pass without a backward pass just lets it go."""
+
+    def __init__(self) -> None:
+        self._spare: Tensor | None = None
+
+    def take(self, like: Tensor, rows: int, columns: int) -> Tensor:
+        """An uninitialised [rows, columns] tensor of the dtype and device of `like`."""
+        spare, self._spare = self._spare, None
+        fits = spare is not None and spare.numel() >= rows * columns
+        if spare is None or not fits or (spare.dtype, spare.device) != (like.dtype, like.device):
+            spare = like.new_empty(rows * columns)
+        return spare[: rows * columns].view(rows, columns)
+
+    def give_back(self, taken: Tensor) -> None:
+        whole = taken if taken._base is None else taken._base
+        self._spare = whole.view(-1)
+
+
 class _ChunkedLogprob(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, options: HeadOptions
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, options: HeadOptions, room: Room
     ) -> tuple[Tensor, Tensor]:
         count, vocab = hidden_TD.shape[0], weight_VD.shape[0]
         weight = weight_VD.to(hidden_TD.dtype)
@@ -56,16 +76,19 @@ class _ChunkedLogprob(torch.autograd.Function):
         keep = keep and hidden_TD.dtype == torch.float32 and count * vocab * 4 <= options.cache_bytes
         # A kept chunk is written where it stays; otherwise one chunk's room serves all.
         rows_held = count if keep else min(options.chunk_size, count)
-        held_TV = hidden_TD.new_empty((rows_held, vocab))
+        held_TV = room.take(hidden_TD, rows_held, vocab)
         logp_T = hidden_TD.new_empty(count, dtype=torch.float32)
         entropy_T = torch.empty_like(logp_T)
-        for start in range(0, count, options.chunk_size):
-            rows = slice(start, min(start + options.chunk_size, count))
+        for start in range(0, count, rows_held):
+            rows = slice(start, min(start + rows_held, count))
             place = rows if keep else slice(0, rows.stop - start)
             logits_CV = torch.mm(hidden_TD[rows], weight.t(), out=held_TV[place])
             _read_off(logits_CV, targets_T[rows], logp_T[rows], entropy_T[rows], options)
         ctx.save_for_backward(hidden_TD, weight_VD, targets_T, entropy_T)
-        ctx.options, ctx.weight, ctx.logp_TV = options, weight_VD, held_TV if keep else None
+        ctx.options, ctx.weight, ctx.room = options, weight_VD, room
+        ctx.logp_TV = held_TV if keep else None
+        if not keep:
+            room.give_back(held_TV)
         if not options.entropy_grad:
             ctx.mark_non_differentiable(entropy_T)
         return logp_T, entropy_T
@@ -80,8 +103,10 @@ class _ChunkedLogprob(torch.autograd.Function):
         fused = options.accumulate_in_place and weight_VD.dtype == hidden_TD.dtype
         if ctx.needs_input_grad[1]:
             grad_weight = grad_of(ctx.weight) if fused else torch.zeros_like(weight)
-        for start in range(0, hidden_TD.shape[0], options.chunk_size):
-            rows = slice(start, min(start + options.chunk_size, hidden_TD.shape[0]))
+        count = hidden_TD.shape[0]
+        chunk = count if ctx.logp_TV is not None else options.chunk_size
+        for start in range(0, count, chunk):
+            rows = slice(start, min(start + chunk, count))
             if ctx.logp_TV is not None:
                 p_CV = ctx.logp_TV[rows].exp_()
             else:
@@ -93,9 +118,11 @@ class _ChunkedLogprob(torch.autograd.Function):
                 torch.mm(delta_CV, weight, out=grad_hidden[rows])
             if grad_weight is not None:
                 grad_weight.addmm_(delta_CV.t(), hidden_TD[rows])
-        ctx.logp_TV = ctx.weight = None
+        if ctx.logp_TV is not None:
+            ctx.room.give_back(ctx.logp_TV)
+        ctx.logp_TV = ctx.weight = ctx.room = None
         returned = None if fused or grad_weight is None else grad_weight.to(weight_VD.dtype)
-        return grad_hidden, returned, None, None
+        return grad_hidden, returned, None, None, None
 
 
 def _read_off(logits_CV: Tensor, targets_C: Tensor, logp_C: Tensor, entropy_C: Tensor, options: HeadOptions) -> None:
@@ -165,10 +192,11 @@ class LogprobHead(nn.Module):
         if getattr(lm_head, "bias", None) is not None:
             raise ValueError("an output head with a bias is not supported by the chunked log-prob")
         self.lm_head: nn.Linear = lm_head
+        self.room = Room()
 
     def forward(self, hidden_TD: Tensor, targets_T: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
         """Log-prob of each target and entropy of its distribution, both float32 [T]."""
         result: tuple[Tensor, Tensor] = _ChunkedLogprob.apply(  # type: ignore[no-untyped-call]
-            hidden_TD, self.lm_head.weight, targets_T, options
+            hidden_TD, self.lm_head.weight, targets_T, options, self.room
         )
         return result

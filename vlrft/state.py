@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlrft.config import TrainConfig
 from vlrft.data.samplers import Sampler
+from vlrft.memory import release_freed
 from vlrft.pack import Batch
 from vlrft.policy import Policy
 
@@ -189,10 +190,11 @@ def optimizer_step(
 
     Raises NonFiniteError after `train.max_skipped_steps` skipped steps in a row.
     """
-    state.optimizer.zero_grad(set_to_none=True)
+    clear_gradients(state)
     state.wrapped.train()
     step = StepSums(learning_rate=state.optimizer.param_groups[0]["lr"])
     for batch in batches:
+        release_freed()
         output = state.wrapped(**batch.inputs, layout=batch.layout)
         value, extra = loss_fn(batch, output)
         # DDP averages gradients over ranks; the loss is already a share of the global one.
@@ -213,8 +215,18 @@ def optimizer_step(
     state.scheduler.step()
 
 
-def _skip(state: TrainState, batches: Sequence[Batch], train: TrainConfig, dump_to: Path, why: str) -> None:
+def clear_gradients(state: TrainState) -> None:
+    """Drop all gradients but the vocabulary matrix's, which is set to zero: every step has one, and fresh memory of its
+    size costs more than the zeros."""
+    weight = state.policy.head.lm_head.weight
+    gradient = weight.grad
     state.optimizer.zero_grad(set_to_none=True)
+    if gradient is not None:
+        weight.grad = gradient.zero_()
+
+
+def _skip(state: TrainState, batches: Sequence[Batch], train: TrainConfig, dump_to: Path, why: str) -> None:
+    clear_gradients(state)
     state.skipped_in_row += 1
     state.skipped_steps += 1
     dump_to.mkdir(parents=True, exist_ok=True)
