@@ -34,8 +34,9 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) | $(BIN)/uv
 demo: $(VENV)/.installed-trackers
 	$(BIN)/vlrft demo
 
+# Two processes with one thread each: threads that wait for each other are slower on tiny models.
 test: $(VENV)/.installed-dev,trackers,detection
-	$(BIN)/pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
 lint: $(VENV)/.installed-dev,trackers,detection
 	$(BIN)/ruff check .

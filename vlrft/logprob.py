@@ -29,8 +29,8 @@ class HeadOptions:
     chunk_size: int = 256
     cache_bytes: int = 512 * 2**20
     accumulate_in_place: bool = False
-    """Add the weight's gradient straight into `weight.grad`: no second copy of the vocabulary matrix. Only where nothing
-    else waits for that gradient (gradient hooks of DDP, FSDP and DeepSpeed do)."""
+    """Add the weight's gradient straight into `weight.grad`: no second copy of the vocabulary matrix. Only where
+    nothing else waits for that gradient (gradient hooks of DDP, FSDP and DeepSpeed do)."""
     entropy_grad: bool = False
     """Let gradients flow into the entropy (needs one more pass over a chunk)."""
 

@@ -1,7 +1,7 @@
 """Linear layers with pre-packed weights, for decoding on the CPU.
 
-A decoding step multiplies a handful of rows with every weight matrix. The general matrix product reads fp32 weights at a
-fraction of the memory's speed there; oneDNN's kernel on weights laid out for it is two to four times faster. Packing
+A decoding step multiplies a handful of rows with every weight matrix. The general matrix product reads fp32 weights at
+a fraction of the memory's speed there; oneDNN's kernel on weights laid out for it is two to four times faster. Packing
 costs one pass over the weights and a second copy of them while it lasts, so it is done once per `generate`.
 """
 
