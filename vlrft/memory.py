@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
-_WORTH_IT = 256 * 2**20
+_WORTH_IT = 512 * 2**20
 """Free bytes inside the heap from which giving them back pays: small models would only fault the pages in again."""
 
 
