@@ -62,6 +62,8 @@ class RunFolder:
 
     def list_skipped(self, skipped: Sequence[Skipped]) -> None:
         """Add what is not yet in skipped.jsonl to it."""
+        if not skipped:
+            return
         path = self.path / "skipped.jsonl"
         listed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = [json.dumps({"where": s.where, "reason": s.reason}, ensure_ascii=False) for s in skipped]
