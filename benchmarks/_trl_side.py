@@ -9,18 +9,13 @@ scored completions (image processing, sampling, reward); training is the rest of
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import importlib.metadata
-import json
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from _workloads import WORKLOADS, Workload, noise_images, peak_memory_mib, rewards_with_spread
+from _workloads import Workload, noise_images, peak_memory_mib, print_result, rewards_with_spread
 from datasets import Dataset  # type: ignore[import-untyped]
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -28,16 +23,6 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from vlrft.config import TinyModelConfig
 from vlrft.models.tiny import SPECIAL_TOKENS, save_tiny
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", required=True, help="a Workload as JSON, or the name of one in _workloads.py")
-    text = parser.parse_args().workload
-    workload: Workload = WORKLOADS[text] if text in WORKLOADS else json.loads(text)
-    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
-        result = run(workload, Path(folder))
-    print(json.dumps(result))
 
 
 class TimedTrainer(GRPOTrainer):
@@ -163,4 +148,4 @@ def summarise(workload: Workload, trainer: TimedTrainer, clock: StepClock, *, pa
 
 
 if __name__ == "__main__":
-    main()
+    print_result(run, __doc__)

@@ -13,17 +13,13 @@ own, so that the cache of rendered prompts never helps.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import importlib.metadata
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from _forwarded import COUNTED, Forwarded
-from _workloads import WORKLOADS, Workload, noise_images, one_group_budget, peak_memory_mib
+from _workloads import Workload, noise_images, one_group_budget, peak_memory_mib, print_result
 
 from vlrft.compose import compose, stage_configs
 from vlrft.log import Timers
@@ -31,16 +27,6 @@ from vlrft.rollout import RolloutWorker
 from vlrft.runfolder import RunFolder
 from vlrft.setup import prepare, start_stage
 from vlrft.training import StageRun, grpo_step
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", required=True, help="a Workload as JSON, or the name of one in _workloads.py")
-    text = parser.parse_args().workload
-    workload: Workload = WORKLOADS[text] if text in WORKLOADS else json.loads(text)
-    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
-        result = run(workload, Path(folder))
-    print(json.dumps(result))
 
 
 def run(workload: Workload, folder: Path) -> dict[str, Any]:
@@ -152,4 +138,4 @@ def check_work(workload: Workload, rows: list[dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    print_result(run, __doc__)

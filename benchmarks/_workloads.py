@@ -7,9 +7,15 @@ in a tower a quarter of the size), so that neither side's treatment of images we
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import itertools
+import json
 import math
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -149,3 +155,14 @@ def peak_memory_mib() -> float:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     raise OSError("/proc/self/status has no VmHWM line: this benchmark needs Linux")
+
+
+def print_result(run: Callable[[Workload, Path], dict[str, Any]], description: str | None) -> None:
+    """The command line of one side: run the workload it names in a temporary folder, print one JSON line on stdout."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", required=True, help="a Workload as JSON, or the name of one in _workloads.py")
+    text = parser.parse_args().workload
+    workload: Workload = WORKLOADS[text] if text in WORKLOADS else json.loads(text)
+    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
+        result = run(workload, Path(folder))
+    print(json.dumps(result))

@@ -156,7 +156,7 @@ def test_prompt_and_image_are_encoded_once_per_group(family: Family) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**63), st.integers(2, 50))
+@given(st.integers(0, 2**63), st.one_of(st.integers(2, 50), st.integers(510, 1600)))
 def test_inverse_cdf_never_picks_an_impossible_token(seed: int, vocab: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     probs = torch.rand(6, vocab, generator=rng) * (torch.rand(6, vocab, generator=rng) > 0.5)
@@ -164,6 +164,18 @@ def test_inverse_cdf_never_picks_an_impossible_token(seed: int, vocab: int) -> N
     for uniform in (torch.zeros(6), torch.full((6,), 1 - 2**-24), torch.rand(6, generator=rng)):
         chosen = inverse_cdf(probs, uniform)
         assert (probs.gather(1, chosen[:, None]) > 0).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**63), st.integers(2, 3000))
+def test_inverse_cdf_equals_one_search_over_the_whole_vocabulary(seed: int, vocab: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    # Multiples of 1/64 add up without rounding, so both ways meet the same sums.
+    probs = torch.randint(0, 3, (8, vocab), generator=rng) / 64
+    probs[:, vocab // 2] += 1 / 64
+    uniform = torch.rand(8, generator=rng)
+    whole = torch.searchsorted(probs.cumsum(-1), (uniform * probs.sum(-1))[:, None], right=True)[:, 0]
+    assert inverse_cdf(probs, uniform).equal(whole)
 
 
 def test_sampling_follows_the_distribution() -> None:

@@ -128,13 +128,15 @@ class _ChunkedLogprob(torch.autograd.Function):
 def _read_off(logits_CV: Tensor, targets_C: Tensor, logp_C: Tensor, entropy_C: Tensor, options: HeadOptions) -> None:
     """Turn logits into log-probs in place, a few rows at a time (they stay in the processor's cache), and note the
     targets' log-probs and the entropies."""
+    scratch_RV = logits_CV.new_empty((min(_ROWS, len(logits_CV)), logits_CV.shape[1]), dtype=torch.float32)
     for start in range(0, len(logits_CV), _ROWS):
         rows = slice(start, start + _ROWS)
         logp_RV = normalised_logits(logits_CV[rows], options.temperature, options.banned_ids)
         if logits_CV.dtype != torch.float32:
             logits_CV[rows] = logp_RV
         logp_C[rows] = logp_RV.gather(1, targets_C[rows, None])[:, 0]
-        entropy_C[rows] = -torch.linalg.vecdot(logp_RV.exp(), logp_RV)
+        p_RV = torch.exp(logp_RV, out=scratch_RV[: len(logp_RV)])
+        entropy_C[rows] = -p_RV.mul_(logp_RV).sum(-1)
 
 
 def grad_of(parameter: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from vlrft.config import TrainConfig
 from vlrft.data.samplers import Sampler
-from vlrft.memory import release_freed
 from vlrft.pack import Batch
 from vlrft.policy import Policy
 
@@ -194,7 +193,6 @@ def optimizer_step(
     state.wrapped.train()
     step = StepSums(learning_rate=state.optimizer.param_groups[0]["lr"])
     for batch in batches:
-        release_freed()
         output = state.wrapped(**batch.inputs, layout=batch.layout)
         value, extra = loss_fn(batch, output)
         # DDP averages gradients over ranks; the loss is already a share of the global one.

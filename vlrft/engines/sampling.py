@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlrft.engines.base import SamplingParams
 from vlrft.logprob import normalised_logits
+
+_BLOCK = 512
+"""Vocabulary entries whose mass is summed at once."""
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
@@ -39,11 +42,27 @@ def draw(
 
 
 def inverse_cdf(probs_RV: Tensor, uniform_R: Tensor) -> Tensor:
-    """First index whose cumulative mass exceeds uniform * total; an index without mass is never chosen."""
-    cdf_RV = probs_RV.cumsum(-1)
-    total = cdf_RV[:, -1]
-    threshold = torch.minimum(uniform_R * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf_RV, threshold[:, None], right=True)[:, 0]
+    """First index whose cumulative mass exceeds uniform * total; an index without mass is never chosen.
+
+    In two levels: the block that holds the threshold, then the place in that block. Sums over blocks run in parallel, a
+    cumulative sum over a whole vocabulary does not.
+    """
+    blocks_RKB = nn.functional.pad(probs_RV, (0, -probs_RV.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    ends_RK = blocks_RKB.sum(-1).cumsum(-1)
+    block_R1, rest_R1 = _first_above(ends_RK, (uniform_R * ends_RK[:, -1])[:, None])
+    inside_RB = blocks_RKB.gather(1, block_R1[..., None].expand(-1, -1, _BLOCK))[:, 0].cumsum(-1)
+    place_R1, _ = _first_above(inside_RB, rest_R1)
+    return (block_R1 * _BLOCK + place_R1)[:, 0]
+
+
+def _first_above(ends_RN: Tensor, threshold_R1: Tensor) -> tuple[Tensor, Tensor]:
+    """First index of each row whose running sum exceeds the threshold, and what of the threshold lies behind the index
+    before. Rounding can put a threshold at or past the end: the last index with mass is taken then."""
+    total_R1 = ends_RN[:, -1:]
+    threshold_R1 = torch.minimum(threshold_R1, torch.nextafter(total_R1, torch.zeros_like(total_R1)))
+    index_R1 = torch.searchsorted(ends_RN, threshold_R1, right=True)
+    before_RN = nn.functional.pad(ends_RN, (1, 0))
+    return index_R1, threshold_R1 - before_RN.gather(1, index_R1)
 
 
 def _truncated(probs_RV: Tensor, params: SamplingParams) -> Tensor:
