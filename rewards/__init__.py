@@ -11,7 +11,8 @@ if __name__ != "vlrft.rewards":  # pragma: no cover - guarded by tests/test_layo
 
 from vlrft.rewards.base import FLAGS, Reward, RewardError, TargetError
 from vlrft.rewards.judge import Judge
-from vlrft.rewards.table import REWARDS, check_target, names, score
+from vlrft.rewards.call import check_target, names, score
+from vlrft.rewards.table import REWARDS
 from vlrft.rewards.trl import as_trl
 
 __all__ = [

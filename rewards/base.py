@@ -8,6 +8,7 @@ the data or the code is wrong.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vlrft.parse import Parsed
@@ -39,6 +40,35 @@ class Reward(Protocol):
 
         Raises TargetError when `target`, or what `meta` says of it, cannot be judged against.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One sample's completions as a group-aware reward sees them, after the per-sample rewards."""
+
+    parsed: tuple[Parsed, ...]
+    """One per completion."""
+    parts: tuple[Mapping[str, float | None], ...]
+    """What the per-sample rewards said of each completion, by name; empty where a group-aware one is called alone."""
+    target: Any
+    meta: tuple[Mapping[str, Any], ...]
+    """One per completion: what is known of the sample, and `num_tokens` of the completion."""
+
+
+class GroupReward(Protocol):
+    """A group-aware reward. Its one positional parameter is named `group`: that is how it is told from the others."""
+
+    def __call__(self, group: Judged) -> list[Score]:
+        """One score per completion, in order. Raises TargetError as a Reward does."""
+
+
+class StatefulReward(Reward, Protocol):
+    """A reward that learns over a run. In the table it is a class: every use has a state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-like; part of a run's checkpoint."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class TargetError(ValueError):

@@ -12,7 +12,7 @@ from typing import Any
 from vlrft.config import RewardSpec
 from vlrft.parse import OUTPUT_MODES, Parsed, parse
 from vlrft.rewards.base import RewardError, TargetError, ordered
-from vlrft.rewards.table import as_score, check_target, checked, find, takes_columns
+from vlrft.rewards.call import as_score, check_target, checked, find, takes_columns
 from vlrft.types import Sample, Score, TextPart
 
 logger = logging.getLogger(__name__)

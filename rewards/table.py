@@ -1,133 +1,141 @@
-"""The explicit table of rewards, and the ways to call one by name.
+"""The explicit table of rewards.
 
-A new reward is one function `(parsed, target, meta, **options) -> Score` in its family's file and one line here.
+A new reward is one function `(parsed, target, meta, **options) -> Score` in its family's file and one line here. Two
+other shapes: `(group) -> list[Score]` sees all completions of a sample after the others (base.py, GroupReward), and a
+class whose instances are callables with `state_dict` and `load_state_dict` keeps state over a run.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import math
-import numbers
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from vlrft.parse import Parsed, parse
-from vlrft.registry import resolve
-from vlrft.rewards.base import RewardError
-from vlrft.types import Score
-
 REWARDS: dict[str, str] = {
-    "box.acc": "vlrft.rewards.box:acc",
-    "box.giou": "vlrft.rewards.box:giou",
     "box.iou": "vlrft.rewards.box:iou",
+    "box.giou": "vlrft.rewards.box:giou",
+    "box.iou_step": "vlrft.rewards.box:iou_step",
+    "box.acc": "vlrft.rewards.box:acc",
+    "seg.box_point": "vlrft.rewards.seg:box_point",
+    "seg.mask_iou": "vlrft.rewards.seg:mask_iou",
+    "det.match_iou": "vlrft.rewards.detection:match_iou",
+    "det.f1": "vlrft.rewards.detection:f1",
+    "det.precision": "vlrft.rewards.detection:precision",
+    "det.recall": "vlrft.rewards.detection:recall",
+    "det.calibration": "vlrft.rewards.detection:calibration",
+    "det.map": "vlrft.rewards.average_precision:mean_average_precision",
+    "det.map_length": "vlrft.rewards.average_precision:map_length",
+    "count.boxes": "vlrft.rewards.count:boxes",
+    "count.exact": "vlrft.rewards.count:exact",
+    "count.soft": "vlrft.rewards.count:soft",
+    "cls.label": "vlrft.rewards.classification:label",
+    "cls.multilabel": "vlrft.rewards.classification:multilabel",
+    "cls.hierarchy": "vlrft.rewards.classification:hierarchy",
+    "mcq.letter": "vlrft.rewards.choice:letter",
+    "mcq.multi": "vlrft.rewards.choice:multi",
+    "yesno": "vlrft.rewards.choice:yesno",
+    "num.exact": "vlrft.rewards.numbers:exact",
+    "num.tolerance": "vlrft.rewards.numbers:tolerance",
+    "num.relative": "vlrft.rewards.numbers:relative",
+    "num.mra": "vlrft.rewards.numbers:mra",
+    "math.verify": "vlrft.rewards.math:verify",
+    "tg.iou": "vlrft.rewards.temporal:iou",
+    "tg.tiou": "vlrft.rewards.temporal:tiou",
+    "tg.multi_iou": "vlrft.rewards.temporal:multi_iou",
+    "tg.recall": "vlrft.rewards.temporal:recall",
+    "track.mean_iou": "vlrft.rewards.track:mean_iou",
+    "video.temporal_contrast": "vlrft.rewards.video:temporal_contrast",
+    "video.semantic": "vlrft.rewards.video:Semantic",
+    "gui.point_in_box": "vlrft.rewards.gui:point_in_box",
+    "gui.point_soft": "vlrft.rewards.gui:point_soft",
+    "gui.point_dist": "vlrft.rewards.gui:point_dist",
+    "gui.action": "vlrft.rewards.gui_action:action",
+    "gui.step": "vlrft.rewards.gui_action:step",
+    "text.wer": "vlrft.rewards.text:wer",
+    "text.rouge": "vlrft.rewards.text:rouge",
+    "text.bleu1": "vlrft.rewards.text:bleu1",
+    "text.edit": "vlrft.rewards.text:edit",
+    "med.closed": "vlrft.rewards.medical:closed",
+    "med.open": "vlrft.rewards.medical:Open",
+    "semantic.rescaled": "vlrft.rewards.semantic:Rescaled",
+    "ranked.rr": "vlrft.rewards.ranked:rr",
+    "ranked.recall": "vlrft.rewards.ranked:recall",
+    "ranked.ndcg": "vlrft.rewards.ranked:ndcg",
+    "ranked.map": "vlrft.rewards.ranked:mean_precision",
+    "ranked.composite": "vlrft.rewards.ranked:composite",
+    "struct.calls": "vlrft.rewards.structure:calls",
+    "struct.exact": "vlrft.rewards.structure:exact",
+    "struct.json": "vlrft.rewards.structure:json_tree",
+    "tool.call": "vlrft.rewards.tools:call",
+    "tool.visual": "vlrft.rewards.tools:visual",
+    "tool.efficiency": "vlrft.rewards.tools:efficiency",
+    "tool.result": "vlrft.rewards.tools:result",
+    "agent.step_kind": "vlrft.rewards.agent:step_kind",
+    "agent.issue_set": "vlrft.rewards.agent:issue_set",
+    "chart.render": "vlrft.rewards.chart:render",
+    "chart.visual": "vlrft.rewards.chart:visual",
     "format.think_answer": "vlrft.rewards.format:think_answer",
+    "format.schema": "vlrft.rewards.format:schema",
+    "length.cosine": "vlrft.rewards.length:cosine",
+    "length.window": "vlrft.rewards.length:window",
+    "length.overlong": "vlrft.rewards.length:overlong",
+    "length.group_kimi": "vlrft.rewards.length:group_kimi",
+    "length.budget": "vlrft.rewards.length:budget",
+    "repetition.ngram": "vlrft.rewards.repetition:ngram",
+    "repetition.items": "vlrft.rewards.repetition:items",
+    "thinking.min_max": "vlrft.rewards.thinking:min_max",
+    "thinking.no_copy_of_prompt": "vlrft.rewards.thinking:no_copy_of_prompt",
+    "language.consistency": "vlrft.rewards.language:consistency",
+    "compat.visual_rft.iou": "vlrft.rewards.compat.visual_rft:iou",
+    "compat.visual_rft.confidence": "vlrft.rewards.compat.visual_rft:confidence",
+    "compat.visual_rft.cls": "vlrft.rewards.compat.visual_rft:cls",
+    "compat.visual_rft.lisa_giou": "vlrft.rewards.compat.visual_rft:lisa_giou",
+    "compat.vlm_r1.iou": "vlrft.rewards.compat.vlm_r1:iou",
+    "compat.vlm_r1.od_ap": "vlrft.rewards.compat.vlm_r1:od_ap",
+    "compat.vlm_r1.od_ap50": "vlrft.rewards.compat.vlm_r1:od_ap50",
+    "compat.vlm_r1.od_length": "vlrft.rewards.compat.vlm_r1:od_length",
+    "compat.vlm_r1.weighted_sum": "vlrft.rewards.compat.vlm_r1:weighted_sum",
+    "compat.vlm_r1.mcq": "vlrft.rewards.compat.vlm_r1:mcq",
+    "compat.vlm_r1.yes_no": "vlrft.rewards.compat.vlm_r1:yes_no",
+    "compat.vlm_r1.repetition": "vlrft.rewards.compat.vlm_r1:repetition",
+    "compat.vision_r1.precision": "vlrft.rewards.compat.vision_r1:precision",
+    "compat.vision_r1.recall": "vlrft.rewards.compat.vision_r1:recall",
+    "compat.vision_r1.dual_format": "vlrft.rewards.compat.vision_r1:dual_format",
+    "compat.videochat_r1.tg": "vlrft.rewards.compat.videochat_r1:tg",
+    "compat.videochat_r1.glue": "vlrft.rewards.compat.videochat_r1:glue",
+    "compat.videochat_r1.tracking": "vlrft.rewards.compat.videochat_r1:tracking",
+    "compat.videochat_r1.cls": "vlrft.rewards.compat.videochat_r1:cls",
+    "compat.videochat_r1.qa": "vlrft.rewards.compat.videochat_r1:qa",
+    "compat.time_r1.tg": "vlrft.rewards.compat.time_r1:tg",
+    "compat.video_r1.multiple_choice": "vlrft.rewards.compat.video_r1:multiple_choice",
+    "compat.video_r1.numerical": "vlrft.rewards.compat.video_r1:numerical",
+    "compat.video_r1.regression": "vlrft.rewards.compat.video_r1:regression",
+    "compat.video_r1.ocr": "vlrft.rewards.compat.video_r1:ocr",
+    "compat.video_r1.free_form": "vlrft.rewards.compat.video_r1:free_form",
+    "compat.video_r1.group": "vlrft.rewards.compat.video_r1:group",
+    "compat.reason_rft.func": "vlrft.rewards.compat.reason_rft:func",
+    "compat.reason_rft.func_full": "vlrft.rewards.compat.reason_rft:func_full",
+    "compat.reason_rft.func_penalty": "vlrft.rewards.compat.reason_rft:func_penalty",
+    "compat.reason_rft.tolerance": "vlrft.rewards.compat.reason_rft:tolerance",
+    "compat.reason_rft.length": "vlrft.rewards.compat.reason_rft:length",
+    "compat.reason_rft.steps": "vlrft.rewards.compat.reason_rft:steps",
+    "compat.cls_rl.think": "vlrft.rewards.compat.cls_rl:think",
+    "compat.cls_rl.direct": "vlrft.rewards.compat.cls_rl:direct",
+    "compat.gui_r1.accuracy": "vlrft.rewards.compat.gui_r1:accuracy",
+    "compat.gui_r1.format": "vlrft.rewards.compat.gui_r1:format",
+    "compat.gui_r1.overall": "vlrft.rewards.compat.gui_r1:overall",
+    "compat.ui_r1.action": "vlrft.rewards.compat.ui_r1:action",
+    "compat.ui_r1.coord": "vlrft.rewards.compat.ui_r1:coord",
+    "compat.ui_r1.dast": "vlrft.rewards.compat.ui_r1:dast",
+    "compat.tool_rl.format": "vlrft.rewards.compat.tool_rl:format",
+    "compat.tool_rl.correctness": "vlrft.rewards.compat.tool_rl:correctness",
+    "compat.tool_rl.length": "vlrft.rewards.compat.tool_rl:length",
+    "compat.codevision.total": "vlrft.rewards.compat.codevision:total",
+    "compat.codevision.mandatory": "vlrft.rewards.compat.codevision:mandatory",
+    "compat.easyr1.r1v": "vlrft.rewards.compat.easyr1:r1v",
+    "compat.easyr1.math": "vlrft.rewards.compat.easyr1:math",
+    "compat.easyr1.dapo": "vlrft.rewards.compat.easyr1:dapo",
+    "compat.easyr1.overlong": "vlrft.rewards.compat.easyr1:overlong",
+    "compat.chartmimic.text": "vlrft.rewards.compat.chartmimic:text",
+    "compat.chartmimic.legend": "vlrft.rewards.compat.chartmimic:legend",
+    "compat.chartmimic.layout": "vlrft.rewards.compat.chartmimic:layout",
+    "compat.chartmimic.type": "vlrft.rewards.compat.chartmimic:type",
+    "compat.chartmimic.color": "vlrft.rewards.compat.chartmimic:color",
 }
-"""Name to `module:function`. `name@number` passes the number as `t`, as in box.acc@0.5."""
-
-
-def names() -> list[str]:
-    """Names of the built-in rewards, sorted."""
-    return sorted(REWARDS)
-
-
-def find(name: str, kwargs: Mapping[str, Any] | None = None) -> Callable[..., Any]:
-    """The function behind `name` with its options bound: a name of the table, `name@number`, or a reference of yours.
-
-    Raises UnknownNameError for an unknown name, ValueError for an option that the function does not take or lacks.
-    """
-    base, at, number = name.partition("@")
-    options = dict(kwargs or {})
-    if at and (base in REWARDS or ":" not in name):
-        function = resolve(base, REWARDS, kind="reward")
-        options["t"] = _threshold(name, number)
-    else:
-        function = resolve(name, REWARDS, kind="reward")
-    if not callable(function):
-        raise ValueError(f"reward {name!r} is a {type(function).__name__}, not a function")
-    if inspect.iscoroutinefunction(function):
-        raise ValueError(f"reward {name!r} is an async function; give a plain one that waits for its own calls")
-    _check_options(name, function, options)
-    return functools.partial(function, **options) if options else function
-
-
-def _threshold(name: str, number: str) -> float:
-    try:
-        return float(number)
-    except ValueError:
-        raise ValueError(f"reward {name!r}: what follows '@' must be a number, as in box.acc@0.5") from None
-
-
-def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    signature = inspect.signature(function)
-    columns = takes_columns(function)
-    try:
-        if columns:
-            signature.bind_partial(**options)
-        else:
-            signature.bind(None, None, None, **options)
-    except TypeError as error:
-        positional = {"completions", "prompts"} if columns else set(list(signature.parameters)[:3])
-        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        usable = [n for n, p in signature.parameters.items() if n not in positional and p.kind not in variadic]
-        hint = "; write the threshold as box.acc@0.5" if "t" in usable and "t" not in options else ""
-        wanted = "(completions, ...)" if columns else "(parsed, target, meta)"
-        raise ValueError(
-            f"reward {name!r} cannot be called as {wanted} with options {sorted(options)}: {error}; "
-            f"its options: {', '.join(usable) or 'none'}{hint}"
-        ) from error
-
-
-def takes_columns(function: Callable[..., Any]) -> bool:
-    """True for TRL's signature, `f(completions, prompts=None, **columns) -> list[float | None]`."""
-    return "completions" in inspect.signature(function).parameters
-
-
-def score(name: str, completion: str, target: Any, meta: Mapping[str, Any] | None = None, **kwargs: Any) -> Score:
-    """Score one completion by a per-sample reward.
-
-    completion: the raw text with its tags. target, meta: as the reward's family defines them; `meta["output_mode"]`
-    (default `think`) says how the text is read. kwargs: the reward's options.
-    The result's `parts` holds the same value under `name`.
-
-    Example: score("box.iou", "<think>it</think><answer>[0, 0, 10, 10]</answer>", [0, 0, 10, 20]).value == 0.5
-    """
-    function = find(name, kwargs)
-    if takes_columns(function):
-        raise ValueError(f"reward {name!r} scores whole columns; call the function itself, or name it in a recipe")
-    known = dict(meta or {})
-    parsed = parse(completion, str(known.get("output_mode") or "think"))
-    return as_score(name, function(parsed, target, known))
-
-
-def as_score(name: str, result: Any) -> Score:
-    """What a per-sample reward returned, as a Score with its part. Raises RewardError unless it is finite or None."""
-    if isinstance(result, Score):
-        value = checked(name, result.value)
-        parts = {key: checked(f"{name}: part {key!r}", part) for key, part in result.parts.items()}
-        return Score(value=value, parts={name: value, **parts}, flags=result.flags)
-    value = checked(name, result)
-    return Score(value=value, parts={name: value})
-
-
-def checked(name: str, value: Any) -> float | None:
-    """`value` as a finite float or None; raises RewardError for anything else."""
-    if value is None:
-        return None
-    if not isinstance(value, numbers.Real):
-        raise RewardError(f"{name} returned {value!r} ({type(value).__name__}); a reward is a number or None")
-    if not math.isfinite(value):
-        raise RewardError(f"{name} returned {float(value)!r}; a reward must be finite")
-    return float(value)
-
-
-def check_target(name: str, target: Any, meta: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-    """Raise TargetError, naming what is wrong, when the built-in reward `name` could not judge against `target`.
-
-    The reward is called with an empty completion, since every built-in looks at its target first. Rewards of your own
-    are not called: they may be slow, and only they know their target.
-    """
-    function = find(name, kwargs)
-    if name.partition("@")[0] in REWARDS:
-        known = dict(meta or {})
-        function(Parsed(text="", mode=str(known.get("output_mode") or "think")), target, known)
+"""Name to `module:function`. `name@number` passes the number as `t` or, for ranks, `k`: box.acc@0.5, ranked.recall@5."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlrft.parse import parse
 from vlrft.rewards.base import TargetError
-from vlrft.rewards.table import as_score, find, takes_columns
+from vlrft.rewards.call import as_score, find, takes_columns
 
 ColumnReward = Callable[..., list[float | None]]
 

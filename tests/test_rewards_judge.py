@@ -273,10 +273,10 @@ def test_parts_of_a_composite_are_kept() -> None:
     def composite(parsed: Parsed, target: Any, meta: Any) -> Score:
         return Score(value=0.5, parts={"type": 1.0, "args": None}, flags=("unknown_label",))
 
-    found = rewards.table.as_score("mine", composite(Parsed(text=""), None, {}))
+    found = rewards.call.as_score("mine", composite(Parsed(text=""), None, {}))
     assert found == Score(value=0.5, parts={"mine": 0.5, "type": 1.0, "args": None}, flags=("unknown_label",))
     with pytest.raises(RewardError, match="part 'x' returned inf"):
-        rewards.table.as_score("mine", Score(value=0.5, parts={"x": math.inf}))
+        rewards.call.as_score("mine", Score(value=0.5, parts={"x": math.inf}))
 
 
 # --------------------------------------------------------------------------------------------- TRL

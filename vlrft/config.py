@@ -233,7 +233,7 @@ class EvalConfig(Block):
     """Evaluation on held-out rows."""
 
     every: int = Field(0, ge=0)
-    """Evaluate every n steps; 0 = at the start and end of each stage only."""
+    """Evaluate every n steps; 0 = at the start of the run and the end of each stage only."""
     limit: int | None = Field(None, gt=0)
     temperature: float = Field(0.0, ge=0.0)
     prompts_per_batch: int = Field(64, gt=0)

@@ -22,7 +22,7 @@ def run(out: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     An earlier run in `out` is moved aside, never overwritten.
     """
-    console = Console()
+    console = Console(soft_wrap=True)
     _move_aside(out, console)
     console.print(
         "A vision-language model of 1.4 M parameters learns to point out shapes: "

@@ -180,8 +180,18 @@ def eval_chart(rows: Sequence[Row]) -> dict[str, Any] | None:
     if not keys:
         return None
     marks = [{"x": number(select(rows, "eval", s)[0].get("global_step")), "label": s} for s in stage_names(evals)]
-    series = [curve(evals, k, k.removeprefix("eval/"), x="global_step", smooth=False) for k in keys]
+    series = [
+        curve(evals, k, k.removeprefix("eval/"), x="global_step", smooth=False) | {"off": not _is_score(evals, k)}
+        for k in keys
+    ]
+    if all(s["off"] for s in series):
+        series[0]["off"] = False
     return {"title": "Held-out evaluation", "note": "", "x": "step of the run", "series": series, "marks": marks}
+
+
+def _is_score(rows: Sequence[Row], key: str) -> bool:
+    """Whether a metric stays in [0, 1]: lengths and counts on the same axis would flatten the others."""
+    return all(v is None or 0.0 <= v <= 1.0 for v in column(rows, key))
 
 
 def reward_chart(rows: Sequence[Row]) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,9 @@ class RunFolder:
         """Save the trained model with its processor, summary.json and the report; returns the summary."""
         temporary = self.path / ".model-writing"
         shutil.rmtree(temporary, ignore_errors=True)
-        prepared.family.model.save_pretrained(temporary)
-        prepared.family.processor.save_pretrained(temporary)
+        with _no_progress_bars():
+            prepared.family.model.save_pretrained(temporary)
+            prepared.family.processor.save_pretrained(temporary)
         shutil.rmtree(self.path / "model", ignore_errors=True)
         os.replace(temporary, self.path / "model")
         summary = {"recipe": composed.recipe_name, **summarise(self.path), "seconds": round(seconds, 1)}
@@ -86,6 +88,20 @@ class RunFolder:
 
             write_report(self.path)
         return summary
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without transformers' own bars, which would break into ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -99,9 +99,9 @@ function compact(value) {
     return box;
   }
 
-  // `shown` says how many of the series are on at first.
+  // `shown` says how many of the series are on at first; a series that is `off` is not.
   function draw(holder, spec, height, shown = Infinity) {
-    const chart = { ...spec, height, on: spec.series.map((_, i) => i < shown) };
+    const chart = { ...spec, height, on: spec.series.map((series, i) => i < shown && !series.off) };
     const entry = { chart, plot: make("div"), colours: [] };
     const title = make("h3", {}, chart.title, make("small", {}, chart.note));
     const head = make("div", { class: "chart-head" }, title);

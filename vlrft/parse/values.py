@@ -1,0 +1,121 @@
+"""Lists, objects and scalars as models write them: one tolerant reader for JSON and Python literals.
+
+One pass over the text without recursion, so a hostile megabyte costs about a second. Never raises.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_MAX_DEPTH = 16
+"""A list of objects with boxes is three deep; deeper text is not an answer."""
+
+_SKIP = r"(?P<skip>[\s,]+|<\|[a-z_]{1,32}\|>|```\w*)"
+_NUMBER = r"(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w.+-]))"
+_WORD = r"(?P<word>(?:[-+]?(?:nan|inf(?:inity)?)|true|false|none|null)(?![\w.+-]))"
+_BRACKET = r"(?P<open>[\[({])|(?P<close>[\])}])"
+_STRING = r"""(?P<string>"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')|(?P<colon>:)"""
+# ASCII: without it, ignoring case lets a dotless i pass for the i of "inf".
+_OUTSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|(?P<prose>[\w.+-]+|.)", re.I | re.A | re.DOTALL)
+_INSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|{_STRING}", re.I | re.A)
+_CLOSES = {"[": "]", "(": ")", "{": "}"}
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+class Prose:
+    """Marks a place between two values where the text is not data."""
+
+
+PROSE = Prose()
+"""The mark itself."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A bracket that waits for its partner. In braces, `items` are (key, value) pairs."""
+
+    bracket: str
+    items: list[Any]
+    key: Any = None
+    keyed: bool = False
+
+
+def read_values(text: str) -> list[Any]:
+    """Values at the top level of `text`: numbers, strings, words, lists (also for tuples), dicts of lists, PROSE.
+
+    One tolerant grammar for JSON and Python literals: commas are white space. A dict maps each lower-case key to the
+    list of all values given for it, so that a repeated key hides nothing.
+    """
+    top: list[Any] = []
+    stack: list[_Open] = []
+    position = 0
+    while position < len(text):
+        match = (_INSIDE if stack else _OUTSIDE).match(text, position)
+        if match is None:  # inside brackets only: they do not hold data
+            stack.clear()
+            top.append(PROSE)
+            continue
+        position = match.end()
+        kind, token = match.lastgroup, match.group()
+        if kind == "skip":
+            continue
+        if kind == "prose":
+            if not top or top[-1] is not PROSE:
+                top.append(PROSE)
+        elif not _accept(kind, token, top, stack):
+            stack.clear()
+            top.append(PROSE)
+    return [*top, PROSE] if stack else top
+
+
+def _accept(kind: str | None, token: str, top: list[Any], stack: list[_Open]) -> bool:
+    """Put one token where it belongs; False when it cannot stand there."""
+    if kind == "open":
+        stack.append(_Open(token, []))
+        return len(stack) <= _MAX_DEPTH
+    if kind == "colon":
+        holder = stack[-1]
+        if holder.bracket != "{" or holder.keyed or not holder.items or isinstance(holder.items[-1], tuple):
+            return False
+        holder.key, holder.keyed = holder.items.pop(), True
+        return isinstance(holder.key, str)
+    if kind == "close":
+        if not stack or _CLOSES[stack[-1].bracket] != token:
+            return False
+        closed = stack.pop()
+        value: Any = _as_dict(closed) if closed.bracket == "{" else closed.items
+        if value is None:
+            return False
+    else:
+        value = _scalar(kind, token)
+    if stack and stack[-1].keyed:
+        holder = stack[-1]
+        holder.items.append((holder.key, value))
+        holder.keyed = False
+    else:
+        (stack[-1].items if stack else top).append(value)
+    return True
+
+
+def _as_dict(closed: _Open) -> dict[str, list[Any]] | None:
+    if closed.keyed or not all(isinstance(item, tuple) for item in closed.items):
+        return None
+    merged: dict[str, list[Any]] = {}
+    for key, value in closed.items:
+        merged.setdefault(key.lower(), []).append(value)
+    return merged
+
+
+def _scalar(kind: str | None, token: str) -> Any:
+    if kind == "number":
+        return float(token)
+    if kind == "word":
+        word = token.lower()
+        return _WORDS[word] if word in _WORDS else float(word)
+    try:
+        return json.loads(token)
+    except ValueError:  # single quotes, or an escape that JSON does not know
+        return re.sub(r"\\(.)", r"\1", token[1:-1])
