@@ -10,8 +10,8 @@ if __name__ != "vlrft.rewards":  # pragma: no cover - guarded by tests/test_layo
     raise ModuleNotFoundError("import vlrft.rewards, not rewards")
 
 from vlrft.rewards.base import FLAGS, Reward, RewardError, TargetError
-from vlrft.rewards.judge import Judge
 from vlrft.rewards.call import check_target, names, score
+from vlrft.rewards.judge import Judge
 from vlrft.rewards.table import REWARDS
 from vlrft.rewards.trl import as_trl
 

@@ -1,4 +1,4 @@
-"""Completion text to values: the only place that reads tags, boxes, spans, numbers, letters or lists from a model's text.
+"""Completion text to values: the only place that reads a model's text.
 
 A parse failure is a value (None, an empty list, a flag), never an exception: the text comes from a model. One file per
 kind of value; every reader is one pass without recursion or catastrophic backtracking, so a hostile megabyte costs
