@@ -20,7 +20,10 @@ class Sampler(Protocol):
     """Proposes prompts, judges the groups that came of them, and learns from them."""
 
     def propose(self, step: int, n: int) -> list[Sample]:
-        """The next `n` samples; moves the sampler on. `step` is for samplers that follow a schedule."""
+        """The next `n` different samples, or all where there are fewer; moves the sampler on.
+
+        `step` is for samplers that follow a schedule.
+        """
         ...
 
     def accept(self, groups: Sequence[Group]) -> list[bool]:
@@ -50,8 +53,8 @@ class SequentialSampler:
         self._cursor = 0
 
     def propose(self, step: int, n: int) -> list[Sample]:
-        batch = []
-        for _ in range(n):
+        batch: list[Sample] = []
+        for _ in range(min(n, len(self.samples))):
             batch.append(self.samples[self._cursor])
             self._cursor += 1
             if self._cursor == len(self.samples):
@@ -82,8 +85,7 @@ class SequentialSampler:
 class ShuffleSampler(SequentialSampler):
     """A fresh permutation per epoch, from (seed, epoch) alone; every epoch visits each sample once.
 
-    No batch holds a sample twice unless it is larger than the data: where a batch reaches over the end of an epoch,
-    samples that it already holds are put off to the next batch.
+    Where a batch reaches over the end of an epoch, samples that it already holds are put off to the next batch.
     """
 
     def __init__(self, samples: Sequence[Sample], *, seed: int = 0) -> None:
@@ -93,9 +95,9 @@ class ShuffleSampler(SequentialSampler):
 
     def propose(self, step: int, n: int) -> list[Sample]:
         taken: list[int] = []
-        distinct = n <= len(self.samples)
+        n = min(n, len(self.samples))
         while len(taken) < n:
-            if self._deferred and not (distinct and self._deferred[0] in taken):
+            if self._deferred and self._deferred[0] not in taken:
                 taken.append(self._deferred.pop(0))
                 continue
             if self._cursor == len(self._order):
@@ -103,7 +105,7 @@ class ShuffleSampler(SequentialSampler):
                 self._order = self._permutation()
             index = self._order[self._cursor]
             self._cursor += 1
-            if distinct and index in taken:
+            if index in taken:
                 self._deferred.append(index)
             else:
                 taken.append(index)

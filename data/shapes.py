@@ -1,7 +1,10 @@
 """Generated scenes: coloured shapes on a plain or noisy ground, and a question that names exactly one of them.
 
-Scenes are written once, as PNG files with native rows, into a cache folder named after their options. Scene i depends
-on (seed, i) and the scene options only: neither `n` nor the label noise changes what is drawn.
+Scenes are written once, as PNG files with native rows, into a cache folder named after their options. A training scene
+depends on (seed, i) and the scene options only: neither `n` nor the label noise changes what is drawn.
+
+Training and held-out scenes never show the same thing: the layout itself (kinds, colours and boxes) decides on which
+side it belongs, whatever the seeds. Held-out layouts differ from each other too.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from vlrft.config import Block, DataConfig, SourceConfig
+from vlrft.config import Block, SourceConfig
 from vlrft.data.problems import DataError
 from vlrft.data.scene import COLORS, KINDS, STRETCHED, Shape, draw_scene, name_of, place_shapes
 from vlrft.registry import nearest
@@ -24,8 +27,14 @@ from vlrft.registry import nearest
 if TYPE_CHECKING:
     import numpy as np
 
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 """Part of the cache key: raise it when the same options would give other files."""
+_HELD_OUT_SHARE = 0.25
+"""Share of all layouts that only held-out scenes show."""
+_TRIES = 2000
+"""Layouts drawn for one scene until one is on the right side and new."""
+
+Role = Literal["train", "eval"]
 
 
 class ShapesOptions(Block):
@@ -50,6 +59,8 @@ class ShapesOptions(Block):
     box_noise: float = Field(0.0, ge=0.0)
     """Standard deviation of the error of the training label's edges; the true box stays in meta["true_box"]."""
     answer_style: Literal["plain", "json"] = "plain"
+    role: Role = "train"
+    """Set by the split that asks, never in a recipe: which side of all layouts the scenes come from."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -74,22 +85,11 @@ class ShapesOptions(Block):
         return self
 
 
-def shapes_options(data: DataConfig, source: SourceConfig, *, role: Literal["train", "eval"]) -> ShapesOptions:
-    """The options of a source, with the role's default seed (train 0, eval 1).
-
-    Raises DataError for bad options, for held-out scenes with noisy labels, and for held-out scenes that would repeat
-    the training scenes.
-    """
+def shapes_options(source: SourceConfig, *, role: Role) -> ShapesOptions:
+    """The options of a source. Raises DataError for bad ones, and for held-out scenes with noisy labels."""
     options = _parse(source.options, role)
-    if role == "eval":
-        if options.box_noise > 0:
-            raise DataError(
-                "data.eval.options.box_noise: held-out labels must be true; noise is for training labels only"
-            )
-        if data.train.format == "shapes" and _parse(data.train.options, "train").seed == options.seed:
-            raise DataError(
-                f"data.eval.options.seed {options.seed} is the training seed; choose another for held-out scenes"
-            )
+    if role == "eval" and options.box_noise > 0:
+        raise DataError("data.eval.options.box_noise: held-out labels must be true; noise is for training labels only")
     return options
 
 
@@ -119,13 +119,13 @@ def write_shapes(options: ShapesOptions, parent: Path) -> Path:
     return folder
 
 
-def _parse(raw: dict[str, Any], role: Literal["train", "eval"]) -> ShapesOptions:
-    known = list(ShapesOptions.model_fields)
+def _parse(raw: dict[str, Any], role: Role) -> ShapesOptions:
+    known = [field for field in ShapesOptions.model_fields if field != "role"]
     for key in raw:
         if key not in known:
             raise DataError(f"data.{role}.options: unknown {key!r}{nearest(key, known)}; known: {', '.join(known)}")
     try:
-        return ShapesOptions(**{"seed": 0 if role == "train" else 1, **raw})
+        return ShapesOptions(**{"seed": 0 if role == "train" else 1, **raw, "role": role})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -137,6 +137,7 @@ def _write_into(folder: Path, options: ShapesOptions) -> None:
     from PIL import Image
 
     (folder / "images").mkdir()
+    seen: set[str] = set()
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as rows:
         for index in range(options.n):
             # One stream per purpose, so that label noise and ground noise cannot move the shapes.
@@ -144,19 +145,38 @@ def _write_into(folder: Path, options: ShapesOptions) -> None:
                 np.random.Generator(np.random.PCG64(np.random.SeedSequence([options.seed, index, stream])))
                 for stream in range(3)
             )
-            shapes = place_shapes(
-                layout,
-                count=options.shapes_per_scene,
-                size=options.size,
-                grid=options.grid,
-                edges=(options.min_size, options.max_size),
-                kinds=sorted(set(options.kinds)),
-                colors=sorted(set(options.colors)),
-            )
+            shapes = _layout(layout, options, seen)
             file = f"images/{index:06d}.png"
             pixels = draw_scene(shapes, size=options.size, noise=options.noise, generator=ground)
             Image.fromarray(pixels).save(folder / file)
             rows.write(json.dumps(_row(index, file, shapes[0], options, label)) + "\n")
+
+
+def _layout(generator: np.random.Generator, options: ShapesOptions, seen: set[str]) -> list[Shape]:
+    """Shapes of one scene on the side that `options.role` asks for; held out, none that is in `seen` (added to)."""
+    for _ in range(_TRIES):
+        shapes = place_shapes(
+            generator,
+            count=options.shapes_per_scene,
+            size=options.size,
+            grid=options.grid,
+            edges=(options.min_size, options.max_size),
+            kinds=sorted(set(options.kinds)),
+            colors=sorted(set(options.colors)),
+        )
+        content = repr(sorted((shape.kind, shape.color, shape.box) for shape in shapes))
+        digest = hashlib.blake2b(content.encode(), digest_size=8).digest()
+        held_out = int.from_bytes(digest) < _HELD_OUT_SHARE * 2**64
+        if held_out != (options.role == "eval") or content in seen:
+            continue
+        if held_out:
+            seen.add(content)
+        return shapes
+    raise DataError(
+        f"data.{options.role}.options: these options have too few different scenes for {options.n} "
+        f"{'held-out ones' if options.role == 'eval' else 'training ones'} (found {len(seen)} in {_TRIES} tries); "
+        "lower n, or add kinds, colors or sizes, or a finer grid"
+    )
 
 
 def _row(index: int, file: str, asked: Shape, options: ShapesOptions, label: np.random.Generator) -> dict[str, Any]:

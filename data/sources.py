@@ -83,7 +83,7 @@ def _rows(data: DataConfig, source: SourceConfig, role: Role, quarantine: Quaran
     path = root / source.path if source.path else root
     layout = _layout(path, source, role)
     if layout == "shapes":
-        folder = write_shapes(shapes_options(data, source, role=role), path)
+        folder = write_shapes(shapes_options(source, role=role), path)
         return read_native(folder / "rows.jsonl", split=None, images=folder, quarantine=quarantine)
     options = _row_options(source, role)
     images = root / source.images if source.images else None

@@ -48,6 +48,8 @@ def evaluate_samples(samples: Sequence[Sample], config: Config, renderer: Render
         done = engine.generate(requests, params)
         groups.extend(worker.score(*pair, completions) for pair, completions in zip(rendered, done, strict=True))
     metrics = summarise(groups, config.eval.metrics)
+    if worker.judge.errors:
+        metrics["eval/reward_errors"] = worker.judge.errors
     return Results(metrics=metrics, groups=tuple(groups), skipped=tuple(skipped))
 
 

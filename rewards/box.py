@@ -1,15 +1,27 @@
 """One expected box: referring expressions and reasoning grounding.
 
-Target: `[x1, y1, x2, y2]` in `meta["target_space"]` (default `abs_original`). The completion's boxes are in
-`meta["coord_space"]` (default: the target's space). Both are compared in pixels of the stored image, clipped to it
-where `meta["image_size"]` is known. Of several boxes the first counts and its value is divided by their number, so
-that listing boxes never pays. No box, or a first box that is inverted, empty or not finite, is worth 0.
+Target: `[x1, y1, x2, y2]` in `meta["target_space"]` (default `abs_original`).
+
+Meta: `target_space`; `coord_space` of the completion's boxes (default: the target's space); `image_size` [w, h] of the
+stored image; `input_size` [w, h] for `abs_input`. Both boxes are compared in pixels of the stored image, and clipped
+to it where its size is known.
+
+Answer: a list or tuple of four numbers; an object with `bbox_2d`, `bbox`, `box`, `Position` or `coordinate`, or a list
+of such; JSON or Python quoting, fenced or not, amid prose; "(x1,y1),(x2,y2)", with or without `<|box_start|>` marks.
+No such box is `unparsable`. A first box that is inverted, empty or not finite is worth 0.
+
+Guards: of several boxes the first counts and its value is divided by their number, so that listing boxes never pays.
+The whole image earns its share only. Corners are never put in order silently, no "+1" is added anywhere, and a box
+that shares one coordinate with the truth earns nothing for that.
+
+Source: IoU as in VLM-R1's REC reward, gIoU by Rezatofighi et al. 2019 (Visual-RFT's reasoning grounding), the step
+by Vision-R1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlrft.coords import (
@@ -17,7 +29,6 @@ from vlrft.coords import (
     CoordError,
     InvalidBoxError,
     check_size,
-    check_space,
     clip_box,
     convert,
     to_original,
@@ -32,9 +43,12 @@ OVERHANG = 0.01
 
 
 def iou(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
-    """Intersection over union of the predicted and the true box, in [0, 1].
+    """Intersection over union of the predicted and the true box.
 
-    Continuous coordinates (no "+1"). n boxes given: IoU of the first, divided by n.
+    Formula: IoU of the first box / n boxes given, in continuous coordinates (no "+1")
+    Range: [0, 1]
+
+    Example: score("box.iou", "<answer>[0, 0, 10, 5]</answer>", [0, 0, 10, 10]) -> 0.5
     """
     truth = true_box(target, meta)
     box, count, flags = predicted_box(parsed, meta)
@@ -43,9 +57,14 @@ def iou(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
 
 
 def giou(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, floor: float = 0.0) -> Score:
-    """Generalised IoU mapped to [0, 1] by (gIoU + 1) / 2; 0 when no valid box is given.
+    """Generalised IoU, which tells a near miss from a far one.
 
-    floor: least value of a valid box, however far from the truth. n boxes given: the first one's value, divided by n.
+    Formula: max(floor, (gIoU of the first box + 1) / 2) / n boxes given; 0 when no valid box is given
+    Range: [0, 1]
+
+    floor: least value of a valid box, however far from the truth.
+
+    Example: score("box.giou", "<answer>[20, 0, 30, 10]</answer>", [0, 0, 10, 10], floor=0.5) -> 0.5
     """
     if not 0.0 <= floor <= 1.0:
         raise ValueError(f"box.giou: floor must lie in [0, 1], got {floor!r}")
@@ -55,8 +74,35 @@ def giou(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, floor: float =
     return Score(value=value, flags=flags)
 
 
+def iou_step(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, lo: float = 0.5, hi: float = 0.75) -> Score:
+    """IoU with a floor that pays nothing and a ceiling that pays all.
+
+    Formula: (0 if IoU < lo, 1 if IoU > hi, else IoU) of the first box / n boxes given
+    Range: [0, 1]
+
+    lo, hi: the two thresholds; both may rise during a run (0.5 and 0.75 first, 0.75 and 0.9 later).
+
+    Example: score("box.iou_step", "<answer>[0, 0, 10, 8]</answer>", [0, 0, 10, 10]) -> 1.0
+    """
+    if not 0.0 <= lo <= hi <= 1.0:
+        raise ValueError(f"box.iou_step: 0 <= lo <= hi <= 1 must hold, got lo={lo!r}, hi={hi!r}")
+    truth = true_box(target, meta)
+    box, count, flags = predicted_box(parsed, meta)
+    overlap = 0.0 if box is None else intersection_over_union(box, truth)
+    value = 0.0 if overlap < lo else 1.0 if overlap > hi else overlap
+    return Score(value=value / max(1, count), flags=flags)
+
+
 def acc(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, t: float) -> Score:
-    """1 when the IoU of the first box reaches t, else 0; divided by the number of boxes given. Write box.acc@0.5."""
+    """Whether the IoU reaches a threshold.
+
+    Formula: 1[IoU of the first box >= t] / n boxes given
+    Range: [0, 1]
+
+    t: the threshold, in (0, 1]; usually written behind the name.
+
+    Example: score("box.acc@0.5", "<answer>[0, 0, 10, 5]</answer>", [0, 0, 10, 10]) -> 1.0
+    """
     if not 0.0 < t <= 1.0:
         raise ValueError(f"box.acc: the threshold must lie in (0, 1], got {t!r}")
     truth = true_box(target, meta)
@@ -74,12 +120,12 @@ def true_box(target: Any, meta: Mapping[str, Any]) -> Box:
         raise TargetError(f"a box target is [x1, y1, x2, y2], got {target!r}; correct the row or choose another reward")
     space, image_size = target_space(meta), meta.get("image_size")
     try:
-        check_space(meta.get("coord_space") or space)
+        check_answer_space(meta)
         # Validated as written too: converting a huge number may overflow, and the message should show the row's own.
         validate_box(target)
         box = validate_box(to_original(target, space, image_size=image_size, input_size=meta.get("input_size")))
         return box if image_size is None else _inside(box, target, space, check_size(image_size))
-    except (CoordError, InvalidBoxError, OverflowError) as error:
+    except (CoordError, InvalidBoxError, OverflowError, TypeError) as error:
         raise TargetError(f"box target {target!r} in space {space!r}: {error}") from error
 
 
@@ -93,6 +139,12 @@ def _inside(box: Box, target: Any, space: str, image_size: tuple[float, float]) 
             "check target_space and that the box belongs to this image"
         )
     return validate_box(clip_box(box, image_size))
+
+
+def check_answer_space(meta: Mapping[str, Any]) -> None:
+    """Raise CoordError when the completion's space is unknown or lacks a size that its conversion needs."""
+    space = meta.get("coord_space") or target_space(meta)
+    convert((), space, "abs_original", image_size=meta.get("image_size"), input_size=meta.get("input_size"))
 
 
 def target_space(meta: Mapping[str, Any]) -> str:
@@ -112,18 +164,23 @@ def predicted_box(parsed: Parsed, meta: Mapping[str, Any]) -> tuple[Box | None, 
         return None, 0, ordered(flags)
     if len(found) > 1:
         flags.add("several_answers")
+    box, wrong = box_in_pixels(found[0].box, meta)
+    return box, len(found), ordered(flags | wrong)
+
+
+def box_in_pixels(written: Sequence[float], meta: Mapping[str, Any]) -> tuple[Box | None, set[str]]:
+    """(the completion's box in pixels of the stored image, clipped to it; None where it is not valid, flags)."""
     image_size, space = meta.get("image_size"), meta.get("coord_space") or target_space(meta)
     sizes = {"image_size": image_size, "input_size": meta.get("input_size")}
     try:
-        validate_box(found[0].box)
-        box = validate_box(convert(found[0].box, space, "abs_original", **sizes))
+        validate_box(written)
+        box = validate_box(convert(written, space, "abs_original", **sizes))
     except InvalidBoxError as error:
-        return None, len(found), ordered(flags | {error.flag})
-    if image_size is not None:
-        clipped = clip_box(box, image_size)
-        flags |= {"out_of_range"} if clipped != box else set()
-        box = clipped
-    return box, len(found), ordered(flags)
+        return None, {error.flag}
+    if image_size is None:
+        return box, set()
+    clipped = clip_box(box, image_size)
+    return clipped, {"out_of_range"} if clipped != box else set()
 
 
 def intersection_over_union(a: Box, b: Box) -> float:

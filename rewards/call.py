@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
@@ -15,15 +16,19 @@ from vlrft.rewards.base import Judged, RewardError
 from vlrft.rewards.table import REWARDS
 from vlrft.types import Score
 
+Scorer = Callable[[str, Any, Mapping[str, Any]], Score]
+"""`(completion, target, meta) -> Score`."""
+
 
 def names() -> list[str]:
     """Names of the built-in rewards, sorted."""
     return sorted(REWARDS)
 
 
-def find(name: str, kwargs: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+def find(name: str, kwargs: Mapping[str, Any] | None = None, *, asynchronous: bool = False) -> Callable[..., Any]:
     """The function behind `name` with its options bound: a name of the table, `name@number`, or a reference of yours.
 
+    asynchronous: the caller can await an `async def` function. A class is made anew at every call.
     Raises UnknownNameError for an unknown name, ValueError for an option that the function does not take or lacks.
     """
     base, at, number = name.partition("@")
@@ -37,8 +42,8 @@ def find(name: str, kwargs: Mapping[str, Any] | None = None) -> Callable[..., An
         raise ValueError(f"reward {name!r} is a {type(function).__name__}, not a function")
     if inspect.isclass(function):
         return _instance(name, function, options)
-    if inspect.iscoroutinefunction(function):
-        raise ValueError(f"reward {name!r} is an async function; give a plain one that waits for its own calls")
+    if inspect.iscoroutinefunction(function) and not asynchronous:
+        raise ValueError(f"reward {name!r} is an async function, which only a recipe can name; give a plain one here")
     _check_options(name, function, options)
     return functools.partial(function, **options) if options else function
 
@@ -97,23 +102,48 @@ def takes_group(function: Callable[..., Any]) -> bool:
     return "group" in inspect.signature(function).parameters
 
 
-def score(name: str, completion: str, target: Any, meta: Mapping[str, Any] | None = None, **kwargs: Any) -> Score:
-    """Score one completion by a per-sample reward.
+def score(name: str, completion: str, target: Any, meta: Mapping[str, Any] | None = None, **keys: Any) -> Score:
+    """Score one completion by a per-sample reward, or by a group-aware one as a group of one.
 
     completion: the raw text with its tags. target, meta: as the reward's family defines them; `meta["output_mode"]`
-    (default `think`) says how the text is read. kwargs: the reward's options.
+    (default `think`) says how the text is read. keys: the reward's options, and keys of meta: what the function takes
+    is an option, anything else is laid over `meta`.
     The result's `parts` holds the same value under `name`.
 
-    Example: score("box.iou", "<think>it</think><answer>[0, 0, 10, 10]</answer>", [0, 0, 10, 20]).value == 0.5
+    Example: score("box.iou", "<answer>[0, 0, 500, 1000]</answer>", [0, 0, 10, 20],
+    image_size=[20, 20], coord_space="norm_1000").value == 1.0
     """
-    function = find(name, kwargs)
+    options = {key: value for key, value in keys.items() if _is_option(name, key, value)}
+    known = {**(meta or {}), **{key: value for key, value in keys.items() if key not in options}}
+    return scorer(name, options)(completion, target, known)
+
+
+def _is_option(name: str, key: str, value: Any) -> bool:
+    """Whether a keyword of `score` is an option of the reward; so is one that is spelt nearly like an option."""
+    base = name.partition("@")[0]
+    parameters = inspect.signature(resolve(base if base in REWARDS else name, REWARDS, kind="reward")).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return True
+    named = [p.name for p in parameters.values() if p.name not in ("parsed", "target", "meta", "group")]
+    if key == "accuracy" and not isinstance(value, str):
+        return False  # the option is the name of the reward that says it; a number is what it said
+    return key in named or bool(difflib.get_close_matches(key, named, n=1, cutoff=0.85))
+
+
+def scorer(name: str, options: Mapping[str, Any] | None = None) -> Scorer:
+    """`score` of one reward, found once: quicker than `score`, and what a stateful one has learnt stays with it."""
+    function = find(name, options)
     if takes_columns(function):
         raise ValueError(f"reward {name!r} scores whole columns; call the function itself, or name it in a recipe")
-    known = dict(meta or {})
-    parsed = parse(completion, str(known.get("output_mode") or "think"))
-    if takes_group(function):
-        return as_score(name, function(Judged(parsed=(parsed,), parts=({},), target=target, meta=(known,)))[0])
-    return as_score(name, function(parsed, target, known))
+    grouped = takes_group(function)
+
+    def scored(completion: str, target: Any, meta: Mapping[str, Any]) -> Score:
+        parsed = parse(completion, str(meta.get("output_mode") or "think"))
+        if grouped:
+            return as_score(name, function(Judged(parsed=(parsed,), parts=({},), target=target, meta=(meta,)))[0])
+        return as_score(name, function(parsed, target, dict(meta)))
+
+    return scored
 
 
 def as_score(name: str, result: Any) -> Score:
@@ -144,10 +174,24 @@ def check_target(name: str, target: Any, meta: Mapping[str, Any] | None = None, 
     are not called: they may be slow, and only they know their target.
     """
     function = find(name, kwargs)
-    if name.partition("@")[0] in REWARDS:
-        known = dict(meta or {})
-        empty = Parsed(text="", mode=str(known.get("output_mode") or "think"))
-        if takes_group(function):
-            function(Judged(parsed=(empty,), parts=({},), target=target, meta=(known,)))
-        else:
-            function(empty, target, known)
+    if is_builtin(name):
+        probe(function, target, dict(meta or {}))
+
+
+def is_builtin(name: str) -> bool:
+    """True for a name of the table, with or without `@number`."""
+    return name.partition("@")[0] in REWARDS
+
+
+def probe(
+    function: Callable[..., Any],
+    target: Any,
+    meta: Mapping[str, Any],
+    parts: Mapping[str, float | None] | None = None,
+) -> None:
+    """Call a built-in reward with an empty completion. parts: what a group-aware one is to see of the others."""
+    empty = Parsed(text="", mode=str(meta.get("output_mode") or "think"))
+    if takes_group(function):
+        function(Judged(parsed=(empty,), parts=(parts or {},), target=target, meta=(meta,)))
+    else:
+        function(empty, target, meta)

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from rewards_of_mine import calls, mine
+
+__all__ = ["calls", "mine"]
 
 settings.register_profile("vlrft", deadline=None)
 settings.load_profile("vlrft")

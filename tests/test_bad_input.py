@@ -153,6 +153,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "reward without its option": ({"rewards": {"funcs": [{"func": "box.acc"}]}}, r"rewards: .*box\.acc@0\.5"),
     "reward twice": ({"rewards": {"funcs": [{"func": "box.iou"}, {"func": "box.iou"}]}}, r"rewards: .*box\.iou twice"),
     "unknown metric": ({"eval": {"metrics": ["box.io"]}}, r"unknown reward 'box\.io'; did you mean 'box\.iou'"),
+    "flex on the CPU": ({"model": {"attention": "flex"}}, r"model\.attention=flex needs a CUDA device"),
+    "varlen on the CPU": ({"model": {"attention": "flash_varlen"}}, r"attention=flash_varlen needs a CUDA device"),
     "G of 1": ({"engine": {"num_generations": 1}}, r"num_generations is 1: a group needs at least 2"),
     "greedy rollouts": ({"engine": {"temperature": 0.0}}, r"engine\.temperature is 0"),
     "top-p": ({"engine": {"top_p": 0.9}}, r"allow_truncated_sampling"),
@@ -219,3 +221,16 @@ def test_the_command_line_says_it_in_one_message(how: str, native: Any, rows: li
     assert message.startswith("error: ")
     assert ("did you mean 'box.iou'" if how == "config" else "rows.jsonl:2: no `boxes`") in message
     assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_below_the_reference_answers_is_told(recipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+    vlrft.train(recipe(engine={"max_completion_length": 3}, train={"steps": 0}))
+    assert "the reference answer of sample" in caplog.text
+    assert "engine.max_completion_length is 3: raise it" in caplog.text
+
+
+def test_an_output_folder_below_a_file(recipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("a file")
+    refused(
+        recipe(train={"output_dir": str(tmp_path / "note" / "run")}), r"note is a file; give this run another place"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Composed, Path | None]]
 
     def run(composed: Composed, *, resume: Path | None = None, evaluator: Any = None) -> SimpleNamespace:
         seen.append((composed, resume))
-        return SimpleNamespace(path=Path(composed.config.train.output_dir))
+        return SimpleNamespace(path=Path(composed.config.train.output_dir), summary={"grpo/eval/box.iou": 0.25})
 
     stand_in = SimpleNamespace(run=run)
     monkeypatch.setitem(sys.modules, "vlrft.training", stand_in)
@@ -110,14 +111,16 @@ def test_train_passes_recipe_and_overrides_on(
     assert call(monkeypatch, "train", str(recipe), "train.steps=7", "train.output_dir=runs/x") == 0
     composed, resume = calls[0]
     assert (composed.config.train.steps, resume) == (7, None)
-    assert "runs/x" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "runs/x" in said
+    assert re.search(r"grpo: box\.iou +0\.250", said)
 
 
 def test_train_resume_needs_no_recipe(monkeypatch: pytest.MonkeyPatch, calls: list[Any], tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model: {tiny: {}}\ntrain: {steps: 4}\n")
-    assert call(monkeypatch, "train", "--resume", str(tmp_path), "log.report=false") == 0
+    assert call(monkeypatch, "train", "--resume", str(tmp_path)) == 0
     composed, resume = calls[0]
-    assert (composed.config.train.steps, composed.config.log.report, resume) == (4, False, tmp_path)
+    assert (composed.config.train.steps, resume) == (4, tmp_path)
 
 
 @pytest.mark.parametrize(

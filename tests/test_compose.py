@@ -237,3 +237,17 @@ def test_what_yaml_cannot_say_is_refused() -> None:
     assert message({**TINY, "sampler": {"kwargs": {"f": object()}}}).startswith("sampler.kwargs.f: a config holds")
     with pytest.raises(ConfigError, match="must be a list"):
         compose(TINY, "train.steps=3")
+
+
+def test_a_config_changed_in_python_counts_as_it_is_and_is_validated() -> None:
+    config = Config(model=ModelConfig(tiny=TinyModelConfig()))
+    config.train.steps, config.engine.num_generations = 5, 4
+    composed = compose(config).config
+    assert (composed.train.steps, composed.engine.num_generations) == (5, 4)
+    with pytest.raises(ValueError, match="valid integer"):
+        config.train.steps = "many"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_packaged_recipe_composes(name: str) -> None:
+    assert stage_configs(compose(name).config)

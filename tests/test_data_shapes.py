@@ -141,8 +141,27 @@ def test_bad_options(tmp_path: Path, options: dict[str, Any], says: str) -> None
         _load(tmp_path, options)
 
 
-def test_held_out_scenes_must_be_clean_and_new(tmp_path: Path) -> None:
+def test_held_out_labels_must_be_true(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="held-out labels must be true"):
         _load(tmp_path, {"box_noise": 2.0}, role="eval")
-    with pytest.raises(DataError, match=r"options\.seed 5 is the training seed"):
-        _load(tmp_path, {"seed": 5}, role="eval", train={"seed": 5})
+
+
+def test_held_out_scenes_show_nothing_that_training_shows_nor_one_thing_twice(tmp_path: Path) -> None:
+    # A small world, drawn from far more often than it has scenes, and with the same seed on both sides.
+    world = {"seed": 3, "size": (40, 40), "grid": 10, "min_size": 10, "max_size": 20}
+
+    def shown(role: str, n: int) -> list[tuple[object, ...]]:
+        samples = _load(tmp_path, {**world, "n": n}, role=role).samples
+        return [(s.meta["label"], tuple(s.target)) for s in samples]
+
+    train, held_out = shown("train", 1500), shown("eval", 60)
+    assert len(set(train)) > 180
+    assert len(set(held_out)) == 60
+    assert not set(train) & set(held_out)
+    with pytest.raises(DataError, match=r"data\.eval\.options: .*too few different scenes for 200 held-out ones"):
+        shown("eval", 200)
+
+
+def test_the_side_cannot_be_chosen(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown 'role'"):
+        _load(tmp_path, {"role": "train"}, role="eval")

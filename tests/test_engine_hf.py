@@ -178,6 +178,11 @@ def test_inverse_cdf_equals_one_search_over_the_whole_vocabulary(seed: int, voca
     assert inverse_cdf(probs, uniform).equal(whole)
 
 
+def test_logits_that_are_not_finite_are_named() -> None:
+    with pytest.raises(FloatingPointError, match="logits are not finite"):
+        draw(torch.tensor([[0.0, float("nan"), 1.0]]), torch.tensor([0.5]), SamplingParams(), ())
+
+
 def test_sampling_follows_the_distribution() -> None:
     probs = torch.tensor([0.5, 0.25, 0.2, 0.05])
     logits = probs.log().repeat(20_000, 1)

@@ -18,9 +18,10 @@ import torch
 
 import vlrft
 from vlrft import checkpoint
+from vlrft.compose import compose, stage_configs
 from vlrft.log import UserError
 from vlrft.rollout import RolloutWorker
-from vlrft.runfolder import RunFolderError, read_metrics
+from vlrft.runfolder import RunFolder, RunFolderError, read_metrics
 from vlrft.testing import tiny_recipe
 
 STAGES = [{"kind": "sft", "train": {"steps": 3}}, {"kind": "grpo", "train": {"steps": 3}}]
@@ -161,6 +162,28 @@ def test_a_killed_run_ends_like_the_untouched_one(name: str, untouched: Path, sc
     assert not list((tmp_path / "run").rglob(".writing-*"))
 
 
+LUCK = """
+import random
+
+def luck(completions, **columns):
+    return [random.random() for _ in completions]
+"""
+
+
+def test_luck_in_a_reward_and_a_stage_that_freezes_end_the_same(scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "luck.py").write_text(LUCK)
+    changes = blocks(beta=0.0) | {"rewards": {"funcs": [{"func": f"{tmp_path}/luck.py:luck"}]}}
+    # A gradient clipped by its norm: what the stage before left behind would show.
+    changes["train"] |= {"max_grad_norm": 0.01}
+    changes["stages"] = [STAGES[0], {**STAGES[1], "model": {"freeze_language_model": True}}]
+    untouched = vlrft.train(tiny_recipe(scenes, tmp_path / "untouched", **changes)).path
+    die(tiny_recipe(scenes, tmp_path / "run", **changes), KILLS["after the first rollout"])
+    resumed = vlrft.train(resume=tmp_path / "run").path
+    assert next(r["reward/mean"] for r in rows(resumed) if "reward/mean" in r) > 0.0
+    assert rows(resumed) == rows(untouched)
+    assert files(resumed / "model") == files(untouched / "model")
+
+
 def test_a_stored_rollout_is_used_again(
     untouched: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +264,32 @@ def test_old_checkpoints_go_and_torn_ones_are_never_read(tmp_path: Path) -> None
     assert [p.name for p in checkpoint.complete(tmp_path)] == ["00000002-00", "00000003-00"]
     assert checkpoint.load_latest(tmp_path) == {"step": 3}
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_a_resumed_run_keeps_its_config(untouched: Path) -> None:
+    with pytest.raises(UserError, match=r"keeps its own config.*leave out \['train\.steps=9'\]"):
+        vlrft.train(None, "train.steps=9", resume=untouched)
+    with pytest.raises(UserError, match=r"leave out \[\{'train\.steps': 9\}\]"):
+        vlrft.train(resume=untouched, train__steps=9)
+
+
+def test_a_run_does_not_depend_on_where_it_was_started(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scenes.parent)
+    config = tiny_recipe(Path(scenes.name), tmp_path / "run", stages=[{"kind": "sft", "data": {"root": "."}}])
+    composed = compose(config)
+    RunFolder(tmp_path / "run").open(composed, (), resuming=False)
+    monkeypatch.chdir(tmp_path)
+    saved = compose(tmp_path / "run" / "config.yaml").config
+    assert saved.data.root == str(scenes)
+    assert stage_configs(saved)[0].config.data.root == str(scenes.parent)
+
+
+def test_a_start_that_was_killed_leaves_the_folder_usable(tmp_path: Path) -> None:
+    (tmp_path / "run" / ".starting-x1").mkdir(parents=True)
+    RunFolder(tmp_path / "run").refuse_other_run(resuming=False)
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_resuming_what_is_no_run(tmp_path: Path) -> None:

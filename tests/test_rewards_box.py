@@ -16,6 +16,7 @@ from vlrft.types import Score
 
 TARGET = [0.0, 0.0, 10.0, 10.0]
 IMAGE = {"image_size": [100, 50]}
+NAMES = ("box.iou", "box.giou", "box.iou_step", "box.acc@0.5")
 
 
 def say(answer: Any) -> str:
@@ -47,6 +48,30 @@ def test_golden_numbers(box: list[float], iou: float, giou: float) -> None:
     assert judge(box).value == pytest.approx(iou, abs=1e-15)
     assert judge(box, name="box.giou").value == pytest.approx((giou + 1) / 2, abs=1e-15)
     assert judge(box, name="box.acc@0.25").value == float(iou >= 0.25)
+
+
+@pytest.mark.parametrize(
+    ("height", "lo", "hi", "value"),
+    [
+        (4, 0.5, 0.75, 0.0),
+        (5, 0.5, 0.75, 0.5),
+        (6, 0.5, 0.75, 0.6),
+        (7.5, 0.5, 0.75, 0.75),
+        (8, 0.5, 0.75, 1.0),
+        (8, 0.75, 0.9, 0.8),
+        (0.5, 0.0, 1.0, 0.05),
+        (10, 1.0, 1.0, 1.0),
+    ],
+)
+def test_iou_step(height: float, lo: float, hi: float, value: float) -> None:
+    found = score("box.iou_step", say([0, 0, 10, height]), TARGET, lo=lo, hi=hi)
+    assert found.value == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("lo", "hi"), [(0.8, 0.7), (-0.1, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
+def test_iou_step_needs_sane_thresholds(lo: float, hi: float) -> None:
+    with pytest.raises(ValueError, match="0 <= lo <= hi <= 1 must hold"):
+        score("box.iou_step", say(TARGET), TARGET, lo=lo, hi=hi)
 
 
 def test_a_score_names_its_part() -> None:
@@ -99,7 +124,7 @@ def test_a_valid_box_outside_the_image_scores_zero() -> None:
 # ------------------------------------------------------------------------------------------- hacks
 
 
-@pytest.mark.parametrize("name", ["box.iou", "box.giou", "box.acc@0.5"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("completion", "flags"),
     [
@@ -146,7 +171,7 @@ def test_the_last_of_several_answers_counts() -> None:
     assert (found.value, found.flags) == (0.0, ("several_answers",))
 
 
-@pytest.mark.parametrize("name", ["box.iou", "box.giou", "box.acc@0.5"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n", [1, 2, 5, 100])
 def test_listing_boxes_divides_by_their_number(name: str, n: int) -> None:
     wrong = [60, 20, 80, 40]
@@ -224,7 +249,7 @@ wild = st.floats(allow_nan=False, allow_infinity=False)
 @settings(deadline=None)
 @given(a=st.tuples(wild, wild, wild, wild), b=norm_boxes())
 def test_finite_for_every_finite_box(a: Box, b: Box) -> None:
-    for name in ("box.iou", "box.giou", "box.acc@0.5"):
+    for name in NAMES:
         for meta in ({}, {"image_size": [1, 1]}):
             found = score(name, say(list(a)), list(b), meta)
             assert found.value is not None
@@ -270,12 +295,15 @@ def test_iou_does_not_depend_on_the_spaces(
         ([0, 0, 10, 10], {"target_space": "norm_1000"}, "needs image_size"),
         ([0, 0, 10, 10], {"target_space": "abs_input", **IMAGE}, "needs input_size"),
         ([0, 0, 10, 10], {"image_size": [0, 10]}, "image_size must be"),
+        ([0, 0, 10, 10], {"image_size": 10}, "box target"),
+        ([0, 0, 10, 10], {"coord_space": "norm_1000"}, "needs image_size"),
+        ([0, 0, 10, 10], {"coord_space": "abs_input", **IMAGE}, "needs input_size"),
         ([500, 100, 900, 800], IMAGE, "reaches outside the 100x50 image; check target_space"),
         ([-20, 0, 10, 10], IMAGE, "reaches outside"),
     ],
 )
 def test_bad_targets_stop_before_any_completion(target: Any, meta: dict[str, Any], message: str) -> None:
-    for name in ("box.iou", "box.giou", "box.acc@0.5"):
+    for name in NAMES:
         with pytest.raises(TargetError, match=message):
             check_target(name, target, meta)
         with pytest.raises(TargetError, match=message):
@@ -289,6 +317,6 @@ def test_a_rounded_edge_is_cut_off() -> None:
 
 
 def test_good_targets_pass() -> None:
-    for name in ("box.iou", "box.giou", "box.acc@0.5"):
+    for name in NAMES:
         check_target(name, TARGET, IMAGE)
         check_target(name, (0, 0, 10, 10))

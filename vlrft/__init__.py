@@ -73,7 +73,13 @@ def train(
         raise UserError("give a recipe or resume=RUN_DIR, not both: a resumed run has its own config")
     run_dir = Path(resume).expanduser() if resume is not None else None
     source = recipe if run_dir is None else _config_of_run(run_dir)
-    composed = _compose(source, _overrides(dotlist, overrides, changes))
+    asked = _overrides(dotlist, overrides, changes)
+    if run_dir is not None and any(asked):
+        raise UserError(
+            f"a resumed run keeps its own config, so that it ends as if it had never stopped; leave out {asked!r}, or "
+            f"start a new run from its model: model.model_name_or_path={run_dir / 'model'}"
+        )
+    composed = _compose(source, asked)
 
     from vlrft import training
     from vlrft.eval.run import evaluate_samples
@@ -112,7 +118,8 @@ def evaluate(
 def _overrides(
     dotlist: tuple[str, ...], overrides: Mapping[str, Any] | None, changes: Mapping[str, Any]
 ) -> list[str | Mapping[str, Any]]:
-    return [*dotlist, dict(overrides or {}), {key.replace("__", "."): value for key, value in changes.items()}]
+    mappings = dict(overrides or {}), {key.replace("__", "."): value for key, value in changes.items()}
+    return [*dotlist, *(mapping for mapping in mappings if mapping)]
 
 
 def _compose(recipe: Any, asked: list[str | Mapping[str, Any]]) -> Composed:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vlrft import __version__
+from vlrft.cli_rewards import reward, rewards_app
 
 USER_ERRORS = frozenset(
     {
@@ -32,9 +33,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help takes 0.1 s; loading rich for boxes around it, three times as long
 )
 recipes_app = typer.Typer(help="List, show and copy the packaged recipes.", no_args_is_help=True)
-rewards_app = typer.Typer(help="List and explain the built-in rewards.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(rewards_app, name="rewards")
+app.command()(reward)
 
 Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.steps=200.")]
 
@@ -74,7 +75,12 @@ def train(
         recipe = None
     configure_logging()
     run = vlrft.train(recipe, *overrides, resume=resume)
+    for key, value in run.summary.items():
+        if "/eval/" in key and isinstance(value, float):
+            typer.echo(f"{key.replace('/eval/', ': '):40} {value:.3f}")
     typer.echo(f"run folder: {run.path}")
+    if (run.path / "report.html").is_file():
+        typer.echo(f"report:     {run.path / 'report.html'}")
 
 
 @app.command()
@@ -139,32 +145,6 @@ def recipes_cp(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(source.read_bytes())
     typer.echo(f"{target} written; run it with: vlrft train {target if target.is_absolute() else f'./{target}'}")
-
-
-@rewards_app.command("ls")
-def rewards_ls() -> None:
-    """List the built-in rewards."""
-    from vlrft import rewards
-
-    names = rewards.names()
-    width = max(len(name) for name in names)
-    for name in names:
-        typer.echo(f"{name:{width}}  {_reward_doc(name).partition(chr(10))[0]}".rstrip())
-
-
-@rewards_app.command("show")
-def rewards_show(name: Annotated[str, typer.Argument(help="Reward name, e.g. box.iou.")]) -> None:
-    """Explain one reward."""
-    typer.echo(f"{name}\n\n{_reward_doc(name)}")
-
-
-def _reward_doc(name: str) -> str:
-    import inspect
-
-    from vlrft import rewards
-    from vlrft.registry import resolve
-
-    return inspect.getdoc(resolve(name.partition("@")[0], rewards.REWARDS, kind="reward")) or ""
 
 
 def is_user_error(error: BaseException) -> bool:

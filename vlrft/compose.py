@@ -95,6 +95,23 @@ def stage_configs(config: Config) -> list[Stage]:
     return _stages(config, {})
 
 
+def with_absolute_paths(config: Config) -> Config:
+    """A copy whose data folders, and a local model folder, no longer depend on where the command was given."""
+    copy = config.model_copy(deep=True)
+    copy.data.root = _absolute(copy.data.root)
+    if copy.model.model_name_or_path is not None and Path(copy.model.model_name_or_path).expanduser().is_dir():
+        copy.model.model_name_or_path = _absolute(copy.model.model_name_or_path)
+    for stage in copy.stages:
+        own = (stage.model_extra or {}).get("data")
+        if isinstance(own, dict) and isinstance(own.get("root"), str):
+            own["root"] = _absolute(own["root"])
+    return copy
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
 def save_resolved(composed: Composed, path: Path) -> None:
     """Write the resolved config as YAML to `path`, and the origins to `config_origins.json` beside it.
 

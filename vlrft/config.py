@@ -6,9 +6,10 @@ recipes and overrides into this tree.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 OutputMode = Literal["think", "direct", "answer_then_think", "adaptive"]
 
@@ -16,7 +17,9 @@ OutputMode = Literal["think", "direct", "answer_then_think", "adaptive"]
 class Block(BaseModel):
     """Base of every block: unknown keys are errors, field docstrings are the documentation."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, validate_default=True, validate_assignment=True
+    )
 
 
 class TinyModelConfig(Block):
@@ -145,13 +148,36 @@ class EngineConfig(Block):
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
+def _number_or_schedule(value: Any, inner: Any) -> Any:
+    """One message for the union, where pydantic would complain about each of its members."""
+    try:
+        return inner(value)
+    except ValidationError:
+        raise PydanticCustomError("weight", "Should be a number, or a schedule [[step, weight], ...]") from None
+
+
+Weight = Annotated[float | list[tuple[int, float]], WrapValidator(_number_or_schedule)]
+
+
 class RewardSpec(Block):
     """One reward of the weighted sum."""
 
     func: str
-    """Name in the REWARDS table, `module:attr` or `file.py:attr`."""
-    weight: float = 1.0
+    """Name in the REWARDS table, `module:attr` or `file.py:attr`; of a user's own also an `async def`."""
+    name: str | None = None
+    """What its part is called in logs and gates; None = `func`."""
+    weight: Weight = 1.0
+    """A number, or a schedule [[step, weight], ...] over the stage's steps, linear between its points. 0 = log only."""
+    gate: str | None = None
+    """`"box.iou > 0"`: while the named part's value does not satisfy this, the reward counts as 0, its weight kept."""
+    when: dict[str, Any] = Field(default_factory=dict)
+    """Which samples it applies to: key of the sample's meta (or `task`) -> value, or list of values; {} = all."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Options of the function; `{schedule: [[step, value], ...]}` is one that jumps at these steps of the stage."""
+    timeout_s: float | None = Field(None, gt=0.0)
+    """Kill a call that takes longer, which counts as an error; a plain function then runs in processes of its own."""
+    workers: int | None = Field(None, gt=0)
+    """Run it in this many processes of its own; None = in this process, or 1 with `timeout_s`."""
 
 
 class RewardsConfig(Block):
@@ -163,8 +189,14 @@ class RewardsConfig(Block):
             RewardSpec(func="format.think_answer", weight=0.1),
         ]
     )
+    combine: Literal["mean", "sum"] = "mean"
+    """Weighted mean, or weighted sum, of the rewards that apply."""
+    correct: str | None = None
+    """`"box.iou >= 0.5"`: which answers are right, for rewards that pay right ones only (`length.*`); None = those
+    whose first task reward that applies is at least 0.5."""
     max_errors: int = Field(10, ge=0)
-    """A reward that raises is logged with function and sample; after this many the run stops."""
+    """A reward that raises is logged with function and sample; after this many completions without its part the run
+    stops."""
 
 
 class ObjectiveConfig(Block):

@@ -76,14 +76,13 @@ def convert(
         raise CoordError(f"coordinates come in x, y pairs, got {len(coords)} numbers: {list(coords)!r}")
     if src == dst:
         return tuple(float(c) for c in coords)
+    converted = [float(c) for c in coords]
     extents = zip(_extent(src, image_size, input_size), _extent(dst, image_size, input_size), strict=True)
-    axes = tuple(extents)
-    return tuple(_rescale(float(c), *axes[i % 2]) for i, c in enumerate(coords))
-
-
-def _rescale(coordinate: float, src: float, dst: float) -> float:
-    # Equal extents skip the arithmetic, whose rounding could move a coordinate that needs no move.
-    return coordinate if src == dst else coordinate * dst / src
+    for axis, (from_extent, to_extent) in enumerate(extents):
+        # Equal extents skip the arithmetic, whose rounding could move a coordinate that needs no move.
+        if from_extent != to_extent:
+            converted[axis::2] = [c * to_extent / from_extent for c in converted[axis::2]]
+    return tuple(converted)
 
 
 def _extent(space: str, image_size: Size | None, input_size: Size | None) -> tuple[float, float]:

@@ -122,7 +122,8 @@ def rollout_metrics(groups: Sequence[Group], assigned: Assigned, unscored: int) 
     row["completions/truncated_share"] = statistics.fmean(
         r.completion.finish_reason == FinishReason.LENGTH for r in rollouts
     )
-    for name in rollouts[0].score.parts:
+    # Of all rollouts: a reward that does not apply to one sample may have parts in another.
+    for name in dict.fromkeys(name for r in rollouts for name in r.score.parts):
         values = [v for r in rollouts if (v := r.score.parts.get(name)) is not None]
         if values:
             row[f"reward/{name}"] = statistics.fmean(values)

@@ -113,7 +113,8 @@ def recipe_summary(name: str) -> str:
 def read_recipe(recipe: str | Path | Mapping[str, Any] | Config) -> Recipe:
     """Read a recipe by name or path, or take a mapping or Config as one. Raises ConfigError."""
     if isinstance(recipe, Config):
-        recipe = recipe.model_dump(exclude_unset=True)
+        # Not what was set, but what differs from the defaults: attributes may have been assigned since.
+        recipe = recipe.model_dump(exclude_defaults=True)
     if isinstance(recipe, Mapping):
         values = dict(recipe)
         return Recipe(name="python", values=values, origins={key: "python" for key, _ in flatten(values)})

@@ -18,17 +18,28 @@ def rollout_file(run_dir: Path, stage: str, step: int, *, evaluation: bool = Fal
     return run_dir / "rollouts" / f"{'eval-' if evaluation else ''}{stage}-{step:06d}.jsonl"
 
 
-def write_groups(path: Path, groups: Iterable[Group], *, stage: str, step: int, reward_errors: int = 0) -> None:
+def write_groups(
+    path: Path,
+    groups: Iterable[Group],
+    *,
+    stage: str,
+    step: int,
+    reward_errors: int = 0,
+    reward_state: Mapping[str, Any] | None = None,
+) -> None:
     """Write all groups of one step; the file appears whole or not at all.
 
-    reward_errors: how often rewards had raised in the stage when the groups were scored.
+    reward_errors, reward_state: how often rewards had raised in the stage, and what the stateful ones had learned,
+    when the groups were scored. The state stands in the first line only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         for group in groups:
-            record = {"stage": stage, "step": step, "reward_errors": reward_errors, **_record(group, path.parents[1])}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            about: dict[str, Any] = {"stage": stage, "step": step, "reward_errors": reward_errors}
+            if reward_state:
+                about["reward_state"], reward_state = reward_state, None
+            file.write(json.dumps({**about, **_record(group, path.parents[1])}, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

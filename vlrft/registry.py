@@ -34,7 +34,7 @@ def resolve(name: str, table: Mapping[str, Any], *, kind: str) -> Any:
         return load_reference(name)
     valid = sorted(table)
     raise UnknownNameError(
-        f"unknown {kind} {name!r}{nearest(name, valid)} valid: {', '.join(valid)}; "
+        f"unknown {kind} {name!r}{nearest(name, valid) or ';'} valid: {', '.join(valid)}; "
         f"or give your own as 'package.module:attr' or 'path/to/file.py:attr'"
     )
 

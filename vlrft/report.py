@@ -207,8 +207,6 @@ def _tiles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
         tiles.append(("steps", str(len(train)), " + ".join(steps)))
     if total := sum(v or 0.0 for v in series.column(train, "time/step")):
         tiles.append(("time in steps", duration(total), f"{duration(total / len(train))} per step"))
-    if memory := [v for v in series.column(rows, "memory/rss_mb") if v]:
-        tiles.append(("peak resident memory", f"{max(memory) / 1024:.2f} GiB", "as logged per step"))
     return tiles
 
 

@@ -28,11 +28,11 @@ CHARTS: tuple[tuple[str, str, str], ...] = (
     ("Completion length", "completions/mean_length", "tokens"),
     ("Truncated completions", "completions/truncated_share", "share"),
     ("Groups", "groups/", "groups without spread carry no gradient"),
-    ("Clipped ratios", "policy/clip_share", "share of tokens"),
+    ("Clipped ratios", "policy/clipped", "share of tokens"),
     ("KL to the reference", "policy/kl", "nats per token"),
     ("Flags", "flags/", "completions per step"),
     ("Learning rate", "learning_rate", ""),
-    ("Resident memory", "memory/rss_mb", "MB"),
+    ("Repeated prompts", "pack/repeated_prompts", "groups over the token budget pass their prompt again"),
     ("Skipped steps", "skipped_steps", "non-finite loss or gradient"),
 )
 """Title, metric key (or prefix, when it ends in a slash), unit or remark."""

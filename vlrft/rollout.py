@@ -22,7 +22,7 @@ from vlrft.log import Timers, UserError
 from vlrft.models.base import Family, PromptError
 from vlrft.registry import UnknownNameError
 from vlrft.rewards.judge import Judge
-from vlrft.types import Completion, FinishReason, Group, Part, Prompt, Rollout, Sample, Score, Segment
+from vlrft.types import Completion, FinishReason, Group, Part, Prompt, Rollout, Sample, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -176,15 +176,25 @@ class RolloutWorker:
         return Scored(groups=kept, unscored=completions - sum(len(group.rollouts) for group in kept))
 
     def score(self, sample: Sample, prompt: Prompt, completions: Sequence[Completion]) -> Group:
-        """Judge every completion; one that no reward applies to is left out of the group."""
+        """Judge the completions together; one that no reward applies to is left out of the group."""
+        completions = self._without_vision_ids(sample, completions)
         meta = self.renderer.judge_meta(prompt)
-        rollouts = []
-        for completion in completions:
-            about = {**meta, "num_tokens": len(completion.token_ids)}
-            score: Score = self.judge.score(completion.text, sample, about)
-            if score.value is not None:
-                rollouts.append(Rollout(completion=completion, score=score, reward=score.value))
+        metas = [{**meta, "num_tokens": len(completion.token_ids)} for completion in completions]
+        scores = self.judge.score_group([completion.text for completion in completions], sample, metas)
+        rollouts = [
+            Rollout(completion=completion, score=score, reward=score.value)
+            for completion, score in zip(completions, scores, strict=True)
+            if score.value is not None
+        ]
         return Group(sample=sample, prompt=prompt, rollouts=tuple(rollouts))
+
+    def _without_vision_ids(self, sample: Sample, completions: Sequence[Completion]) -> Sequence[Completion]:
+        """All but completions with a banned token: placeholders without pixels would break the training forward."""
+        banned = set(self.renderer.family.banned_ids)
+        good = [c for c in completions if banned.isdisjoint(c.token_ids)]
+        if left_out := len(completions) - len(good):
+            logger.warning("sample %s: %d completions hold vision tokens and are left out", sample.id, left_out)
+        return good
 
 
 @contextmanager
@@ -200,15 +210,27 @@ def complaints_about(key: str) -> Iterator[None]:
 
 def training_judge(config: Config) -> Judge:
     """The recipe's rewards. Raises UnknownNameError for an unknown one, UserError for what cannot work."""
+    rewards = config.rewards
     with complaints_about("rewards"):
-        return Judge(config.rewards.funcs, config.data.output_mode, config.rewards.max_errors)
+        return Judge(
+            rewards.funcs,
+            config.data.output_mode,
+            rewards.max_errors,
+            combine=rewards.combine,
+            correct=rewards.correct,
+            meta=_limits(config),
+        )
 
 
 def evaluation_judge(config: Config) -> Judge:
     """The metrics of the eval block, as `training_judge`."""
     with complaints_about("eval.metrics"):
         specs = [RewardSpec(func=name) for name in config.eval.metrics]
-        return Judge(specs, config.data.output_mode, config.rewards.max_errors)
+        return Judge(specs, config.data.output_mode, config.rewards.max_errors, meta=_limits(config))
+
+
+def _limits(config: Config) -> dict[str, Any]:
+    return {"max_tokens": config.engine.max_completion_length}
 
 
 def sampling_params(config: Config) -> SamplingParams:

@@ -8,18 +8,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlrft import checkpoint
-from vlrft.compose import Composed, save_resolved
+from vlrft.compose import Composed, save_resolved, with_absolute_paths
 from vlrft.data.problems import Skipped
 from vlrft.log import UserError
+from vlrft.memory import peak_resident_mb
 
 if TYPE_CHECKING:
     from vlrft.setup import Prepared
 
 CONFIG = "config.yaml"
+_STARTING = ".starting-"
+"""Scratch folder in which a run's first files are written."""
 
 
 class RunFolderError(UserError):
@@ -38,8 +42,14 @@ class RunFolder:
             if not (self.path / CONFIG).is_file():
                 raise RunFolderError(f"{self.path} holds no run to resume: {CONFIG} is missing")
             return
+        blocking = next((p for p in self.path.parents if p.exists() and not p.is_dir()), None)
+        if blocking is not None:
+            raise RunFolderError(f"train.output_dir={self.path}: {blocking} is a file; give this run another place")
         if self.path.is_file():
             raise RunFolderError(f"train.output_dir is a file: {self.path}; give a folder")
+        if self.path.is_dir():
+            for leftover in self.path.glob(_STARTING + "*"):
+                shutil.rmtree(leftover)  # of a run that was killed before it began
         if self.path.is_dir() and any(self.path.iterdir()):
             if not (self.path / CONFIG).is_file():
                 raise RunFolderError(f"{self.path} is not empty; give this run its own place: train.output_dir=...")
@@ -52,11 +62,15 @@ class RunFolder:
         """Write what is known at the start; returns the newest checkpoint when resuming, None without one."""
         if resuming:
             return checkpoint.load_latest(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"train.output_dir={self.path} cannot be made: {error.strerror or error}") from error
         self.list_skipped(skipped)
         # config.yaml last and whole: it is what makes the folder a run that can be resumed.
-        with tempfile.TemporaryDirectory(prefix=".starting-", dir=self.path) as scratch:
-            save_resolved(composed, Path(scratch) / CONFIG)
+        with tempfile.TemporaryDirectory(prefix=_STARTING, dir=self.path) as scratch:
+            kept = replace(composed, config=with_absolute_paths(composed.config))
+            save_resolved(kept, Path(scratch) / CONFIG)
             for written in sorted(Path(scratch).iterdir(), key=lambda path: path.name == CONFIG):
                 os.replace(written, self.path / written.name)
         return None
@@ -82,6 +96,7 @@ class RunFolder:
         shutil.rmtree(self.path / "model", ignore_errors=True)
         os.replace(temporary, self.path / "model")
         summary = {"recipe": composed.recipe_name, **summarise(self.path), "seconds": round(seconds, 1)}
+        summary["peak_memory_mb"] = peak_resident_mb()
         write_whole(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         if composed.config.log.report:
             from vlrft.report import write_report

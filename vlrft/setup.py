@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from vlrft.rollout import Renderer, complaints_about, evaluation_judge, training
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState, make_optimizer
 from vlrft.types import Sample
+
+logger = logging.getLogger(__name__)
 
 FREEZE = ("freeze_vision_tower", "freeze_projector", "freeze_language_model")
 FIXED: dict[str, set[str] | None] = {
@@ -120,6 +123,7 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
 
 def check_config(config: Config, stages: Sequence[Stage]) -> None:
     """Resolve every name and build what is cheap to build, so that mistakes show before anything is loaded."""
+    check_attention(config)
     for stage in stages:
         for block, keys in FIXED.items():
             ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
@@ -134,6 +138,16 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
             evaluation_judge(stage.config)
 
 
+def check_attention(config: Config) -> None:
+    """Refuse an attention kernel that this machine cannot run. Raises ConfigError."""
+    name, precision = config.model.attention, config.parallel.mixed_precision
+    on_cuda = torch.cuda.is_available() and not config.parallel.cpu
+    if name in ("flex", "flash_varlen") and not on_cuda:
+        raise ConfigError(f"model.attention={name} needs a CUDA device and parallel.cpu=false; leave it at auto")
+    if name == "flash_varlen" and precision == "no" and config.model.dtype == "float32":
+        raise ConfigError("model.attention=flash_varlen needs half precision; set parallel.mixed_precision=bf16")
+
+
 def load_model(config: Config, model: ModelConfig) -> Prepared:
     """Model, engine and device of a run, without any stage yet. `model` is the run's own, or what it has become.
 
@@ -144,8 +158,18 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     # Kept per process by accelerate, which then refuses a later run with another precision.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
+    if accelerator.num_processes > 1:
+        raise UserError(
+            f"this run was started as {accelerator.num_processes} processes; samples are not yet dealt to ranks, so "
+            "each would do the whole work: start one process"
+        )
     family = _family(model, config)
     family.model.to(accelerator.device)
+    if config.model.dtype == "bfloat16":
+        logger.warning(
+            "model.dtype=bfloat16 keeps the weights themselves in bfloat16: updates below one part in 256 are rounded "
+            "away; for bfloat16 compute on float32 weights set parallel.mixed_precision=bf16 and leave model.dtype"
+        )
     with complaints_about("engine"):
         engine = build_engine(
             config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
@@ -188,6 +212,8 @@ def start_stage(
     config, family = setup.config, prepared.family
     set_seed(row_seed(config.train.seed, setup.name) % 2**32)
     freeze(family, config.model)
+    # What the stage before has trained and this one does not would keep its last gradient for ever.
+    family.model.zero_grad(set_to_none=True)
     head = HeadOptions(
         temperature=config.engine.temperature if setup.kind == "grpo" else 1.0,
         banned_ids=family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ()),
@@ -220,7 +246,7 @@ def start_stage(
     judge = training_judge(config)
     if resumed is not None:
         state.load_state_dict(resumed["state"])
-        judge.errors = resumed["reward_errors"]
+        judge.load_state_dict(resumed["judge"])
     prepared.engine.sync(state.policy_version)
     return StageParts(
         renderer=prepared.renderer(config),
@@ -234,6 +260,12 @@ def start_stage(
 
 def _sampler(setup: StageSetup) -> Any:
     config = setup.config
+    asked = config.train.prompts_per_step
+    if asked > len(setup.samples):
+        logger.warning(
+            "stage %s: train.prompts_per_step is %d, the data has %d samples: batches are that much smaller",
+            setup.name, asked, len(setup.samples),
+        )  # fmt: skip
     with complaints_about("sampler"):
         sampler_class = resolve(config.sampler.name, SAMPLERS, kind="sampler")
         return sampler_class(setup.samples, seed=config.train.seed, **config.sampler.kwargs)

@@ -17,10 +17,13 @@ from vlrft.data.sources import Loaded, Role, load_samples
 from vlrft.models.base import PromptError
 from vlrft.rewards.base import TargetError
 from vlrft.rewards.judge import Judge
-from vlrft.rollout import Renderer, evaluation_judge, training_judge
+from vlrft.rollout import Renderer, complaints_about, evaluation_judge, training_judge
 from vlrft.types import Sample
 
 logger = logging.getLogger(__name__)
+
+_MEASURED = 64
+"""Samples of a split whose reference answer is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,9 @@ def check_split(loaded: Loaded, stage: Stage, role: Role, renderer: Renderer) ->
             skipped.append(Skipped(where=f"sample {sample.id}", reason=str(error)))
         else:
             samples.append(sample)
+    with complaints_about("rewards"):
+        judge.check_when()
+    _warn_of_short_limit(samples, stage, role, renderer)
     if not samples:
         raise DataError(
             f"stage {stage.name!r}: no sample of data.{role} is usable, all {len(skipped)} were left out; "
@@ -81,6 +87,20 @@ def check_split(loaded: Loaded, stage: Stage, role: Role, renderer: Renderer) ->
     if skipped:
         logger.warning("stage %s, data.%s: %d samples, %d left out", stage.name, role, len(samples), len(skipped))
     return Split(samples=samples, skipped=skipped)
+
+
+def _warn_of_short_limit(samples: list[Sample], stage: Stage, role: Role, renderer: Renderer) -> None:
+    """Say so when the right answer would not fit: every completion would be cut, and nothing learned."""
+    limit = stage.config.engine.max_completion_length
+    for sample in samples[:_MEASURED] if role == "train" else ():
+        length = len(renderer.family.encode(renderer.reference_text(sample, renderer.check(sample)))) + 1
+        if length > limit:
+            logger.warning(
+                "stage %s: the reference answer of sample %s has %d tokens, engine.max_completion_length is %d: raise "
+                "it, or ask for a shorter answer",
+                stage.name, sample.id, length, limit,
+            )  # fmt: skip
+            return
 
 
 def _check(sample: Sample, judge: Judge, renderer: Renderer, *, teach: bool) -> None:

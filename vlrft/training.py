@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import set_seed
+
 from vlrft import checkpoint
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
+from vlrft.engines.base import row_seed
 from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
 from vlrft.log import MetricsWriter, Progress, Timers
 from vlrft.pack import Batch, count, pack
@@ -62,12 +65,14 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     Consumes the sampler; blocks on the engine; leaves new weights, and the rollouts on disk.
     """
     config, state, objective = run.config, run.state, run.objective
+    reseed(run, "rollout")
     with run.timers("media"):
         rendered, left_out = propose(run)
     scored = collect(run, rendered)
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
         store(run, [*assigned.kept, *assigned.dropped])
+    reseed(run, "train")
     with run.timers("pack"):
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
     sums = StepSums()
@@ -79,6 +84,8 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     run.worker.engine.sync(state.policy_version)
     state.sampler.observe(scored.groups)
     counted = {"samples/left_out": left_out, "reward_errors": run.worker.judge.errors}
+    packed = sum(len(batch.layout.prompts) for batches in steps for batch in batches)
+    counted["pack/repeated_prompts"] = max(0, packed - len(assigned.kept))
     return {**rollout_metrics(scored.groups, assigned, scored.unscored), **counted, **sums.metrics()}
 
 
@@ -96,6 +103,12 @@ def sft_step(run: StageRun) -> dict[str, float]:
     return {"samples/left_out": left_out, **sums.metrics()}
 
 
+def reseed(run: StageRun, part: str) -> None:
+    """Start the global generators anew for a part of a step. Ours take explicit seeds; a reward or model of the user's
+    may not, and a resumed run that reads stored rollouts has not run it."""
+    set_seed(row_seed(run.config.train.seed, run.setup.name, run.state.step, part) % 2**32)
+
+
 STEPS: dict[str, Callable[[StageRun], dict[str, float]]] = {"sft": sft_step, "grpo": grpo_step}
 
 
@@ -109,11 +122,15 @@ def propose(run: StageRun) -> tuple[list[Rendered], int]:
 
 def collect(run: StageRun, rendered: Sequence[Rendered]) -> Scored:
     """The scored groups of this step: generated, or read back when an interrupted run had already rolled them out."""
+    judge = run.worker.judge
+    judge.step = run.state.step
     path = rollout_file(run.folder.path, run.setup.name, run.state.step + 1)
     records = {r["sample_id"]: r for r in read_records(path)} if run.config.log.rollouts and path.exists() else {}
     groups = [group_from_record(records[s.id], s, prompt) for s, prompt in rendered if s.id in records]
     if groups and {r.completion.policy_version for g in groups for r in g.rollouts} == {run.state.policy_version}:
-        run.worker.judge.errors = next(iter(records.values()))["reward_errors"]
+        # As the judge was left after scoring them.
+        first = next(iter(records.values()))
+        judge.load_state_dict({"errors": first["reward_errors"], "rewards": first.get("reward_state", {})})
         return run.worker.scored(groups, len(rendered) * run.config.engine.num_generations)
     return run.worker.rollout(rendered, run.config, (run.config.train.seed, run.setup.name, run.state.step))
 
@@ -121,9 +138,11 @@ def collect(run: StageRun, rendered: Sequence[Rendered]) -> Scored:
 def store(run: StageRun, groups: Sequence[Group]) -> None:
     """Keep the step's rollouts before any weight moves: a killed run goes on from them."""
     if run.config.log.rollouts:
-        step, errors = run.state.step + 1, run.worker.judge.errors
+        step, judge = run.state.step + 1, run.worker.judge.state_dict()
         path = rollout_file(run.folder.path, run.setup.name, step)
-        write_groups(path, groups, stage=run.setup.name, step=step, reward_errors=errors)
+        write_groups(
+            path, groups, stage=run.setup.name, step=step, reward_errors=judge["errors"], reward_state=judge["rewards"]
+        )
 
 
 def pack_step(run: StageRun, part: Minibatch) -> list[Batch]:
@@ -230,6 +249,7 @@ def run_stage(
             if not last and train.save_steps and state.step % train.save_steps == 0:
                 _checkpoint(stage, index, writer)
     _checkpoint(stage, index + 1, writer)
+    worker.judge.close()
     return Counters(global_step=state.global_step, policy_version=state.policy_version)
 
 
@@ -238,7 +258,7 @@ def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> Non
     with stage.timers("save"):
         writer.sync()
         state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
-        state["reward_errors"] = stage.worker.judge.errors
+        state["judge"] = stage.worker.judge.state_dict()
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"

@@ -49,6 +49,11 @@ def inverse_cdf(probs_RV: Tensor, uniform_R: Tensor) -> Tensor:
     """
     blocks_RKB = nn.functional.pad(probs_RV, (0, -probs_RV.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
     ends_RK = blocks_RKB.sum(-1).cumsum(-1)
+    if not bool(ends_RK[:, -1].isfinite().all()):
+        raise FloatingPointError(
+            "the model's logits are not finite, so no token can be drawn; go back to the last checkpoint with a lower "
+            "learning rate, and look at grad_norm in metrics.jsonl"
+        )
     block_R1, rest_R1 = _first_above(ends_RK, (uniform_R * ends_RK[:, -1])[:, None])
     inside_RB = blocks_RKB.gather(1, block_R1[..., None].expand(-1, -1, _BLOCK))[:, 0].cumsum(-1)
     place_R1, _ = _first_above(inside_RB, rest_R1)

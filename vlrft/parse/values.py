@@ -1,12 +1,14 @@
 """Lists, objects and scalars as models write them: one tolerant reader for JSON and Python literals.
 
-One pass over the text without recursion, so a hostile megabyte costs about a second. Never raises.
+One pass over the text without recursion, so a hostile megabyte costs about a second. Never raises. Brackets that hold
+strict JSON, as most answers do, are read by the standard library's decoder, with the same result.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +16,18 @@ _MAX_DEPTH = 16
 """A list of objects with boxes is three deep; deeper text is not an answer."""
 
 _SKIP = r"(?P<skip>[\s,]+|<\|[a-z_]{1,32}\|>|```\w*)"
-_NUMBER = r"(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w.+-]))"
+_DIGITS = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w.+-])"
+_NUMBER = rf"(?P<number>{_DIGITS})"
 _WORD = r"(?P<word>(?:[-+]?(?:nan|inf(?:inity)?)|true|false|none|null)(?![\w.+-]))"
-_BRACKET = r"(?P<open>[\[({])|(?P<close>[\])}])"
+# A list of plain numbers is one token: boxes and points are most of what is read.
+_NUMBERS = rf"(?P<numbers>[\[(][\s,]*+(?:{_DIGITS}[\s,]*+)++[\])])"
+_BRACKET = rf"{_NUMBERS}|(?P<open>[\[({{])|(?P<close>[\])}}])"
 _STRING = r"""(?P<string>"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')|(?P<colon>:)"""
 # ASCII: without it, ignoring case lets a dotless i pass for the i of "inf".
 _OUTSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|(?P<prose>[\w.+-]+|.)", re.I | re.A | re.DOTALL)
 _INSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|{_STRING}", re.I | re.A)
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
+_NESTED: frozenset[type] = frozenset({list, dict})
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -52,7 +58,18 @@ def read_values(text: str) -> list[Any]:
     top: list[Any] = []
     stack: list[_Open] = []
     position = 0
+    # Without double quotes and escapes, a string in single quotes is a JSON string but for its quotes.
+    strict = text if '"' in text or "\\" in text else text.replace("'", '"')
+    is_json = True
     while position < len(text):
+        if is_json and not stack and text[position] in "[{":
+            value, end = _json_at(strict, position)
+            # One failure is enough: trying again and again could cost the square of the length.
+            is_json = end > 0
+            if is_json:
+                top.append(value)
+                position = end
+                continue
         match = (_INSIDE if stack else _OUTSIDE).match(text, position)
         if match is None:  # inside brackets only: they do not hold data
             stack.clear()
@@ -76,6 +93,11 @@ def _accept(kind: str | None, token: str, top: list[Any], stack: list[_Open]) ->
     if kind == "open":
         stack.append(_Open(token, []))
         return len(stack) <= _MAX_DEPTH
+    if kind == "numbers":
+        if _CLOSES[token[0]] != token[-1] or len(stack) == _MAX_DEPTH:
+            return False
+        value: Any = [float(number) for number in token[1:-1].replace(",", " ").split()]
+        return _put(value, top, stack)
     if kind == "colon":
         holder = stack[-1]
         if holder.bracket != "{" or holder.keyed or not holder.items or isinstance(holder.items[-1], tuple):
@@ -86,11 +108,15 @@ def _accept(kind: str | None, token: str, top: list[Any], stack: list[_Open]) ->
         if not stack or _CLOSES[stack[-1].bracket] != token:
             return False
         closed = stack.pop()
-        value: Any = _as_dict(closed) if closed.bracket == "{" else closed.items
+        value = _as_dict(closed) if closed.bracket == "{" else closed.items
         if value is None:
             return False
     else:
         value = _scalar(kind, token)
+    return _put(value, top, stack)
+
+
+def _put(value: Any, top: list[Any], stack: list[_Open]) -> bool:
     if stack and stack[-1].keyed:
         holder = stack[-1]
         holder.items.append((holder.key, value))
@@ -103,10 +129,39 @@ def _accept(kind: str | None, token: str, top: list[Any], stack: list[_Open]) ->
 def _as_dict(closed: _Open) -> dict[str, list[Any]] | None:
     if closed.keyed or not all(isinstance(item, tuple) for item in closed.items):
         return None
-    merged: dict[str, list[Any]] = {}
-    for key, value in closed.items:
-        merged.setdefault(key.lower(), []).append(value)
+    return _merged(closed.items)
+
+
+def _merged(pairs: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
+    merged = {key.lower(): [value] for key, value in pairs}
+    if len(merged) < len(pairs):
+        merged = {key: [] for key in merged}
+        for key, value in pairs:
+            merged[key.lower()].append(value)
     return merged
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_merged, parse_int=float, parse_constant=float)
+
+
+def _json_at(text: str, position: int) -> tuple[Any, int]:
+    """(the JSON value that starts at `position`, where it ends); (None, 0) where there is none or it is too deep."""
+    try:
+        value, end = _JSON.raw_decode(text, position)
+    except (ValueError, RecursionError):
+        return None, 0
+    return (value, end) if _is_shallow(value, _MAX_DEPTH) else (None, 0)
+
+
+def _is_shallow(value: Any, room: int) -> bool:
+    """Whether a list or dict (of lists of values) has at most `room` levels."""
+    if not room:
+        return False
+    for group in value.values() if type(value) is dict else (value,):
+        for item in group:
+            if type(item) in _NESTED and not _is_shallow(item, room - 1):
+                return False
+    return True
 
 
 def _scalar(kind: str | None, token: str) -> Any:

@@ -1,0 +1,47 @@
+"""Functions of TRL's signature, `f(completions, prompts=None, **columns)`, called on all completions of one sample."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vlrft.rewards.base import RewardError
+from vlrft.rewards.call import checked
+from vlrft.types import Sample, TextPart
+
+
+def question_of(sample: Sample) -> str:
+    """The text of the question, without media and format instructions."""
+    return "".join(part.text for part in sample.parts if isinstance(part, TextPart))
+
+
+def columns_for(
+    name: str, function: Callable[..., Any], texts: Sequence[str], sample: Sample, metas: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The keyword arguments of one call: the completions and, as far as `function` takes them, everything known.
+
+    metas: one per completion, all with the same keys. Raises RewardError for a column that nobody has.
+    """
+    rows = [{**meta, "target": sample.target, "prompts": question_of(sample)} for meta in metas]
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    bound = set(function.keywords) if isinstance(function, functools.partial) else set()
+    parameters = inspect.signature(function).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        columns = {p.name: columns[p.name] for p in parameters if p.name in columns}
+    columns = {key: column for key, column in columns.items() if key not in bound}
+    missing = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    missing = [key for key in missing if key != "completions" and key not in columns]
+    if missing:
+        raise RewardError(f"{name} needs the column {', '.join(missing)}; the sample has: {', '.join(sorted(rows[0]))}")
+    return {"completions": list(texts), **columns}
+
+
+def values_of(name: str, result: Any, count: int) -> list[float | None]:
+    """What such a function returned, checked: `count` finite numbers or None. Raises RewardError."""
+    if not isinstance(result, Sequence) or isinstance(result, str) or len(result) != count:
+        raise RewardError(
+            f"{name} must return a list with one number or None per completion (here {count}), got {result!r:.200}"
+        )
+    return [checked(name, value) for value in result]

@@ -1,0 +1,206 @@
+"""One reward of a recipe, made ready: found, its options bound, and how it is called."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlrft.config import RewardSpec
+from vlrft.parse import Parsed
+from vlrft.rewards.base import Judged, RewardError
+from vlrft.rewards.call import as_score, find, is_builtin, probe, takes_columns, takes_group
+from vlrft.rewards.columns import columns_for, values_of
+from vlrft.rewards.gates import read_gate
+from vlrft.rewards.pool import Call, Pool, RewardTimeoutError
+from vlrft.rewards.schedule import check_weight, options_by_step
+from vlrft.types import Sample, Score
+
+FORM_FAMILIES = ("format.", "length.", "repetition.", "thinking.", "language.")
+"""Rewards that look at how an answer is given. All others are task rewards: they say whether it is right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One sample's completions on their way through the rewards."""
+
+    sample: Sample
+    parsed: tuple[Parsed, ...]
+    metas: tuple[Mapping[str, Any], ...]
+    """One per completion."""
+    parts: tuple[Mapping[str, float | None], ...] = ()
+    """What the first pass said of each completion; empty while it runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """The reward with the options that hold from step `start` on."""
+
+    start: int
+    function: Callable[..., Any]
+    pool: Pool | None
+
+
+class Entry:
+    """A RewardSpec at work."""
+
+    def __init__(self, spec: RewardSpec) -> None:
+        """Raises UnknownNameError for an unknown function, ValueError for what cannot work, naming the reward."""
+        self.spec = spec
+        self.name = spec.name or spec.func
+        self.gate = read_gate(f"reward {self.name!r}: gate", spec.gate) if spec.gate is not None else None
+        check_weight(self.name, spec.weight)
+        self._variants = [self._variant(*item) for item in options_by_step(self.name, spec.kwargs)]
+        function = self._variants[0].function
+        self.columns, self.group = takes_columns(function), takes_group(function)
+        self.asynchronous = _is_async(function) and spec.workers is None
+        self.stateful = hasattr(function, "state_dict")
+        option = inspect.signature(function).parameters.get("correct_only")
+        self.needs_correct = option is not None and bool(option.default)
+        """Pays right answers only, and asks `meta["correct"]` which those are."""
+        self.second = self.group or option is not None
+        """Judged after the others, whose parts it may look at."""
+        if self.stateful and (len(self._variants) > 1 or self._variants[0].pool is not None):
+            raise ValueError(
+                f"reward {self.name!r} keeps state over the run: it can have neither scheduled options nor processes "
+                "of its own; drop the schedule, timeout_s and workers"
+            )
+
+    def _variant(self, start: int, options: Mapping[str, Any]) -> _Variant:
+        spec = self.spec
+        function = find(spec.func, options, asynchronous=True)
+        pooled = spec.workers is not None or (spec.timeout_s is not None and not _is_async(function))
+        pool = Pool(spec.func, options, workers=spec.workers or 1, timeout_s=spec.timeout_s) if pooled else None
+        return _Variant(start=start, function=function, pool=pool)
+
+    @property
+    def judges_task(self) -> bool:
+        """True for a reward that can say whether an answer is right."""
+        return not self.second and not self.spec.func.startswith(FORM_FAMILIES)
+
+    def applies(self, about: Mapping[str, Any]) -> bool:
+        """Whether the recipe wants this reward for a sample of which `about` is known."""
+        return all(key in about and _matches(about[key], wanted) for key, wanted in self.spec.when.items())
+
+    def probe(self, sample: Sample, meta: Mapping[str, Any], parts: Mapping[str, float | None]) -> None:
+        """Raise TargetError when this is a built-in reward that could not judge against the sample's target."""
+        if not is_builtin(self.spec.func):
+            return
+        function = self._variants[0].function
+        before = copy.deepcopy(self.state()) if self.stateful else None
+        try:
+            probe(function, sample.target, meta, parts)
+        finally:
+            if before is not None:
+                self.load_state(before)
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._variants[0].function.state_dict()  # type: ignore[attr-defined]
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._variants[0].function.load_state_dict(state)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """End the processes of its own, if it has any."""
+        for variant in self._variants:
+            if variant.pool is not None:
+                variant.pool.close()
+
+    def run(self, case: Case, step: int) -> list[Score | Exception]:
+        """What it says of every completion; where a call failed, its exception."""
+        variant = self._at(step)
+        try:
+            calls = self._calls(variant.function, case)
+            raw = variant.pool.run(calls) if variant.pool is not None else _inline(variant.function, calls)
+        except Exception as error:  # whatever a user's function raises; the judge counts and names it
+            return [error] * len(case.parsed)
+        return self._scores(raw, len(case.parsed))
+
+    async def run_async(self, case: Case, step: int) -> list[Score | Exception]:
+        """As `run`, for an `async def` function: its calls are awaited at once."""
+        function = self._at(step).function
+        try:
+            calls = self._calls(function, case)
+        except RewardError as error:
+            return [error] * len(case.parsed)
+        limited = [self._limited(function(*positional, **named)) for positional, named in calls]
+        return self._scores(await asyncio.gather(*limited, return_exceptions=True), len(case.parsed))
+
+    async def _limited(self, call: Coroutine[Any, Any, Any]) -> Any:
+        limit = self.spec.timeout_s
+        try:
+            async with asyncio.timeout(limit) as running:
+                return await call
+        except TimeoutError:
+            if not running.expired():
+                raise
+            raise RewardTimeoutError(f"{self.name} took longer than timeout_s={limit:g} and was cancelled") from None
+
+    def _at(self, step: int) -> _Variant:
+        current = next(variant for variant in reversed(self._variants) if variant.start <= step)
+        for variant in self._variants:
+            if variant is not current and variant.pool is not None:
+                variant.pool.close()
+        return current
+
+    def _calls(self, function: Callable[..., Any], case: Case) -> list[Call]:
+        """One call for all completions, or one for each of them."""
+        if self.columns:
+            texts = [parsed.text for parsed in case.parsed]
+            return [((), columns_for(self.name, function, texts, case.sample, case.metas))]
+        if self.group:
+            judged = Judged(parsed=case.parsed, parts=case.parts, target=case.sample.target, meta=case.metas)
+            return [((judged,), {})]
+        return [((p, case.sample.target, m), {}) for p, m in zip(case.parsed, case.metas, strict=True)]
+
+    def _scores(self, raw: Sequence[Any], count: int) -> list[Score | Exception]:
+        if not (self.columns or self.group):
+            return [self._score(result) for result in raw]
+        try:
+            _raise(raw[0])
+            results = values_of(self.name, raw[0], count) if self.columns else _listed(self.name, raw[0], count)
+        except Exception as error:  # the one call failed, or returned no list of rewards: nobody has a value
+            return [error] * count
+        return [self._score(result) for result in results]
+
+    def _score(self, result: Any) -> Score | Exception:
+        try:
+            _raise(result)
+            return as_score(self.name, result)
+        except Exception as error:  # the call failed, or returned neither a number nor a Score
+            return error
+
+
+def _inline(function: Callable[..., Any], calls: Sequence[Call]) -> list[Any]:
+    results = []
+    for positional, named in calls:
+        try:
+            results.append(function(*positional, **named))
+        except Exception as error:  # whatever a user's function raises; the judge counts and names it
+            results.append(error)
+    return results
+
+
+def _raise(result: Any) -> None:
+    if isinstance(result, asyncio.CancelledError):
+        raise RewardError("the call was cancelled") from result
+    if isinstance(result, BaseException):
+        raise result
+
+
+def _listed(name: str, result: Any, count: int) -> Sequence[Any]:
+    if not isinstance(result, Sequence) or isinstance(result, str) or len(result) != count:
+        raise RewardError(f"{name} must return a list with one Score per completion ({count}), got {result!r:.200}")
+    return result
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    return value == wanted or (isinstance(wanted, list | tuple) and value in wanted)
