@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from vlrft import rollout, training
+from vlrft.compose import compose
 from vlrft.engines.fake import FakeEngine
 from vlrft.models.base import PromptError
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
-from vlrft.rollout import Renderer
-from vlrft.types import MediaRef
+from vlrft.rollout import Renderer, evaluation_judge, training_judge
+from vlrft.types import MediaRef, Sample, TextPart
 
 
 def test_prompts_are_rendered_once(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +130,13 @@ def test_scripted_completions_go_through_the_whole_step(stage: Any) -> None:
     assert row["completions/truncated_share"] == pytest.approx(1 / 3)
     assert row["flags/unparsable"] == 4
     assert row["optimizer_steps"] == 1
+
+
+def test_lenient_extraction_is_for_training_only(recipe: Any) -> None:
+    bare = "it is at [0, 0, 10, 10]"
+    sample = Sample(id="a", task="grounding", parts=(TextPart(text="where"),), target=[0, 0, 10, 10])
+    blocks = {"data": {"output_mode": "think"}, "rewards": {"funcs": [{"func": "box.iou"}], "lenient_extraction": True}}
+    config = compose(recipe(**blocks)).config
+    trained, evaluated = (judge(config).score(bare, sample) for judge in (training_judge, evaluation_judge))
+    assert (trained.parts["box.iou"], trained.flags) == (1.0, ("lenient",))
+    assert (evaluated.parts["box.iou"], evaluated.flags) == (0.0, ("no_answer",))

@@ -194,13 +194,15 @@ class RewardsConfig(Block):
     correct: str | None = None
     """`"box.iou >= 0.5"`: which answers are right, for rewards that pay right ones only (`length.*`); None = those
     whose first task reward that applies is at least 0.5."""
+    lenient_extraction: bool = False
+    """Where a completion has no answer tags, judge what stands after its reasoning (training only; flag `lenient`)."""
     max_errors: int = Field(10, ge=0)
     """A reward that raises is logged with function and sample; after this many completions without its part the run
     stops."""
 
 
 class ObjectiveConfig(Block):
-    """Advantage, policy loss, KL. Defaults: architecture section 11.10."""
+    """Advantage, policy loss, KL. The defaults: plain GRPO, global token mean, beta 0, one step per rollout."""
 
     advantage: str = "group"
     """Name in ADVANTAGES."""

@@ -216,6 +216,7 @@ def training_judge(config: Config) -> Judge:
             rewards.funcs,
             config.data.output_mode,
             rewards.max_errors,
+            lenient=rewards.lenient_extraction,
             combine=rewards.combine,
             correct=rewards.correct,
             meta=_limits(config),
