@@ -6,6 +6,7 @@ numbers. So the rewards on top of this see neither spaces nor spelling.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,8 +130,14 @@ def _classes(
     return names, given is not None, classes
 
 
+@functools.lru_cache(maxsize=4096)
+def _normalised(label: str) -> str:
+    """A data set has few class names and meets them in every completion."""
+    return normalise(label)
+
+
 def _name(label: Any, where: str) -> str:
-    name = normalise(label) if isinstance(label, str) else ""
+    name = _normalised(label) if isinstance(label, str) else ""
     if not name:
         raise TargetError(f"{where} must be a text that is not blank, got {label!r}")
     return name
@@ -227,7 +234,7 @@ def _answered_boxes(found: Sequence[ParsedBox], meta: Mapping[str, Any], flags: 
 
 
 def _written_name(label: str | None, cache: dict[str | None, str | None]) -> str | None:
-    cache[label] = name = label if label is None or len(label) > _LONGEST_LABEL else normalise(label)
+    cache[label] = name = label if label is None or len(label) > _LONGEST_LABEL else _normalised(label)
     return name
 
 
