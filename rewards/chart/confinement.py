@@ -1,7 +1,7 @@
 """Everything that binds one child before it runs a model's program, and the proof that it binds.
 
-Order matters: limits and capabilities first, then Landlock, seccomp last, since it forbids the calls that the others
-need. The same steps hold for root and for an ordinary user, inside containers and outside.
+Order matters: Landlock and capabilities, then limits, seccomp last, since it forbids the calls that the others need.
+The same steps hold for root and for an ordinary user, inside containers and outside.
 """
 
 from __future__ import annotations
@@ -89,11 +89,15 @@ def set_limits(limits: Limits, base_bytes: int) -> None:
     libc.prctl(_DUMPABLE, 0, 0, 0, 0)
 
 
-def lock_in(folder: str, readable: tuple[str, ...]) -> None:
-    """Landlock, no capabilities, seccomp: from here on this process reaches nothing. Raises OSError."""
+def lock_files(folder: str, readable: tuple[str, ...]) -> None:
+    """Landlock and no capabilities: from here on this process opens nothing else. Raises OSError."""
     landlock.forbid_new_privileges()
     landlock.restrict(readable, folder, _DEVICES)
     _drop_capabilities()
+
+
+def lock_calls() -> None:
+    """seccomp, after `lock_files`: from here on this process reaches nothing. Raises OSError."""
     seccomp.install(os.getpid())
 
 
@@ -119,8 +123,9 @@ def _in_child(trial: Callable[[], int], folder: str, readable: tuple[str, ...]) 
     if pid == 0:
         ended = 99
         try:
+            lock_files(folder, readable)
             set_limits(Limits(timeout_s=5.0, memory_mib=64), 2**40)
-            lock_in(folder, readable)
+            lock_calls()
             ended = trial()
         finally:
             os._exit(ended)

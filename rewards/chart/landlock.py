@@ -9,6 +9,7 @@ modes, owners and times. The existence of a path can still be asked for.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import struct
 from collections.abc import Iterable
@@ -68,6 +69,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         os.close(handle)
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -189,9 +189,7 @@ def _environment() -> dict[str, str]:
     """What the server needs of ours: no keys, no tokens, one thread."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "MPLCONFIGDIR") if name in os.environ}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    # The C library's allocator on large pages: a fork copies fewer page tables, and throws fewer away.
-    memory = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    return {**kept, **threads, **memory, "MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **threads, "MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _flag_of_end(ended: Mapping[str, Any]) -> str | None:

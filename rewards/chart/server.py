@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ FOLDER_ENTRIES = 256
 """What a program may hold in its working folder; beyond, it is killed."""
 
 _TICK_SECONDS = 0.04
+_DONE = 4
+"""The handle on which a child says that it is done."""
 
 _USUAL = (
     "import matplotlib.pyplot as p\np.plot([1, 2], 'o-', label='a $x^2$'); p.legend(); p.title('t')\n",
@@ -46,11 +49,23 @@ class Child:
 
     pid: int
     pidfd: int
+    done: int
+    """Says that the result is written, so that nobody waits until the process has been taken down."""
     told: socket.socket
     folder: Path
     deadline: float
-    killed: str = ""
-    """Why it was killed, in the words of a flag's second half: timeout, denied."""
+    ended: bool = False
+    """Whether its end was told: what remains of it is killed, and only has to be cleared away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spare:
+    """A locked-in child that waits for its job: what a fork costs is paid while nobody waits for it."""
+
+    pid: int
+    channel: socket.socket
+    done: int
+    folder: Path
 
 
 def warm_up() -> None:
@@ -68,8 +83,9 @@ def warm_up() -> None:
     matplotlib.rcParams["backend"] = "agg"
     matplotlib.rcParams["figure.max_open_warning"] = 0
     _keep_readable_fonts()
-    from vlrft.rewards.chart import painter, program_run, recorder
+    from vlrft.rewards.chart import measuring, painter, program_run, recorder
 
+    measuring.remember_measures()
     for program in _USUAL * 3:  # repeated: the interpreter specialises code that it has seen a few times
         _try_out(program)
         for number in plt.get_fignums():
@@ -110,20 +126,21 @@ class Server:
         self.readable = confinement.readable_paths()
         self.children: dict[int, Child] = {}
         self.number = 0
-        self.spare: tuple[int, socket.socket] | None = None
         self.parent = os.getppid()
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         self.base_bytes = pages * os.sysconf("SC_PAGE_SIZE")
 
     def serve(self) -> None:
         """Until the client closes its end or is gone."""
-        self._fork_spare()
+        self.spare = self._fork()
         while os.getppid() == self.parent:
             poll = select.poll()
             poll.register(self.control, select.POLLIN)
             for child in self.children.values():
                 poll.register(child.pidfd, select.POLLIN)
-                poll.register(child.told, select.POLLIN)
+                if not child.ended:
+                    poll.register(child.done, select.POLLIN)
+                    poll.register(child.told, select.POLLIN)
             ready = {fd for fd, _ in poll.poll(1000 * (_TICK_SECONDS if self.children else 2.0))}
             if self.control.fileno() in ready and not self._accept():
                 break
@@ -131,125 +148,129 @@ class Server:
                 self._watch(child, ready)
         for child in self.children.values():
             _kill(child)
-        if self.spare is not None:
-            os.kill(self.spare[0], signal.SIGKILL)
+        os.kill(self.spare.pid, signal.SIGKILL)
 
     def _accept(self) -> bool:
+        """Hand a job over to the waiting child, and fork the next one. False when the client closed its end."""
         message, handles, _, _ = socket.recv_fds(self.control, 4096, 3)
         if not message:
             return False
-        request = json.loads(message)
         source, output, told = handles
+        spare, self.spare = self.spare, self._fork()
+        with spare.channel:
+            socket.send_fds(spare.channel, [message], [source, output])
+        os.close(source)
+        os.close(output)
+        self.children[spare.pid] = Child(
+            pid=spare.pid,
+            pidfd=os.pidfd_open(spare.pid),
+            done=spare.done,
+            told=socket.socket(fileno=told),
+            folder=spare.folder,
+            deadline=time.monotonic() + json.loads(message)["timeout_s"],
+        )
+        return True
+
+    def _fork(self) -> Spare:
         self.number += 1
         folder = self.base / str(self.number)
         folder.mkdir(mode=0o700)
-        pid = self._hand_over(json.dumps({**request, "folder": str(folder)}).encode(), source, output)
-        os.close(source)
-        os.close(output)
-        self.children[pid] = Child(
-            pid=pid,
-            pidfd=os.pidfd_open(pid),
-            told=socket.socket(fileno=told),
-            folder=folder,
-            deadline=time.monotonic() + request["timeout_s"],
-        )
-        self._fork_spare()
-        return True
-
-    def _hand_over(self, message: bytes, source: int, output: int) -> int:
-        """Give the job to the waiting child. Its pid."""
-        if self.spare is None:
-            self._fork_spare()
-        assert self.spare is not None
-        pid, channel = self.spare
-        self.spare = None
-        with channel:
-            socket.send_fds(channel, [message], [source, output])
-        return pid
-
-    def _fork_spare(self) -> None:
-        """A child that waits for its job: what a fork costs is paid while nobody waits for it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        done, says_done = os.pipe()
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
                 os.setsid()
-                code = run_child(theirs, self)
+                code = run_child(theirs, says_done, folder, self)
             finally:
                 os._exit(code)
         theirs.close()
-        self.spare = pid, ours
+        os.close(says_done)
+        return Spare(pid=pid, channel=ours, done=done, folder=folder)
 
     def _watch(self, child: Child, ready: set[int]) -> None:
         if child.pidfd in ready:
-            self._end(child)
-        elif not child.killed:
-            if child.told.fileno() in ready or time.monotonic() > child.deadline:
-                child.killed = "timeout"
-            elif self.sandboxed and _overfull(child.folder):
-                child.killed = "denied"
-            if child.killed:
-                _kill(child)
+            self._clear(child)
+        elif child.ended:
+            return
+        elif child.done in ready and (said := os.read(child.done, 64)):
+            self._end(child, killed="" if said == b"1" else "denied")
+        elif child.told.fileno() in ready or time.monotonic() > child.deadline:
+            self._end(child, killed="timeout")
+        elif self.sandboxed and _overfull(child.folder):
+            self._end(child, killed="denied")
 
-    def _end(self, child: Child) -> None:
-        _, status = os.waitpid(child.pid, 0)
-        _kill_group(child.pid)
-        os.close(child.pidfd)
-        del self.children[child.pid]
-        ended = {"code": os.waitstatus_to_exitcode(status), "killed": child.killed}
+    def _end(self, child: Child, *, code: int = 0, killed: str = "") -> None:
+        """Kill what is left and tell how it ended: `killed` in the words of a flag's second half."""
+        child.ended = True
+        _kill(child)
         try:
-            child.told.send(json.dumps(ended).encode())
+            child.told.send(json.dumps({"code": code, "killed": killed}).encode())
         except OSError as error:
             sys.stderr.write(f"nobody waited for a chart: {error}\n")
         child.told.close()
+
+    def _clear(self, child: Child) -> None:
+        """The process is gone: its status, its handles, its folder."""
+        _, status = os.waitpid(child.pid, 0)
+        if not child.ended:
+            self._end(child, code=os.waitstatus_to_exitcode(status))
+        os.close(child.pidfd)
+        os.close(child.done)
+        del self.children[child.pid]
         remove_tree(child.folder)
 
 
-def run_child(channel: socket.socket, server: Server) -> int:
-    """Wait for a job, lock this process in, then run the program or paint the page. The exit code."""
+def run_child(channel: socket.socket, says_done: int, folder: Path, server: Server) -> int:
+    """Wait for a job with most doors closed, close the last, then run the program or paint the page. The exit code."""
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    kept = fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD, 16)
-    os.dup2(kept, 3)
-    os.closerange(4, 1 << 20)
+    kept = [fcntl.fcntl(handle, fcntl.F_DUPFD, 16) for handle in (channel.fileno(), says_done)]
+    for place, handle in enumerate(kept, start=3):
+        os.dup2(handle, place)
+    os.closerange(5, 1 << 20)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from vlrft.rewards.chart import painter, program_run
 
     gc.disable()  # it would only write to memory that is shared until then
+    os.chdir(folder)
+    if server.sandboxed:
+        confinement.lock_files(str(folder), server.readable)
     mine = socket.socket(fileno=3)
     message, handles, _, _ = socket.recv_fds(mine, 4096, 2)
     mine.close()
     if not message:
         return 0  # the server ended
     job, (source, output) = json.loads(message), handles
-    os.chdir(job["folder"])
     confinement.set_limits(Limits(timeout_s=job["timeout_s"], memory_mib=job["memory_mib"]), server.base_bytes)
     if server.sandboxed:
-        confinement.lock_in(job["folder"], server.readable)
+        confinement.lock_calls()
     with os.fdopen(source, "rb") as stream:
         given = stream.read()
     if job["job"] == "program":
         program_run.write(output, program_run.run(given.decode("utf-8", "replace")))
-        return 0
-    image = painter.paint(json.loads(given))
-    while image:
-        image = image[os.write(output, image) :]
+    else:
+        image = painter.paint(json.loads(given))
+        while image:
+            image = image[os.write(output, image) :]
+    os.write(_DONE, b"1")
     return 0
 
 
 def _kill(child: Child) -> None:
-    _kill_group(child.pid)
-    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError) as error:
-        if isinstance(error, PermissionError):
-            sys.stderr.write(f"cannot kill what remains of {pid}: {error}\n")
+    """The process and its group, as far as they are still there."""
+    kills: tuple[Callable[[], object], ...] = (
+        lambda: os.killpg(child.pid, signal.SIGKILL),
+        lambda: signal.pidfd_send_signal(child.pidfd, signal.SIGKILL),
+    )
+    for kill in kills:
+        try:
+            kill()
+        except (ProcessLookupError, PermissionError) as error:
+            if isinstance(error, PermissionError):
+                sys.stderr.write(f"cannot kill what remains of {child.pid}: {error}\n")
 
 
 def _overfull(folder: Path) -> bool:
