@@ -94,6 +94,33 @@ class SourceConfig(Block):
     """Arguments of the generator (`shapes`)."""
 
 
+class VideoConfig(Block):
+    """Which frames of a video are shown, at which size, and who decodes them."""
+
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    fps: float = Field(2.0, gt=0.0)
+    """Frames shown per second of video, within the two limits below."""
+    num_frames: int | None = Field(None, gt=0)
+    """Show exactly this many, evenly spaced, whatever the length; None = by `fps`."""
+    min_frames: int = Field(4, gt=0)
+    max_frames: int = Field(768, gt=0)
+    min_pixels: int | None = Field(None, gt=0)
+    """Pixel budget of one frame; None = the model's usual one."""
+    max_pixels: int | None = Field(None, gt=0)
+    total_pixels: int | None = Field(None, gt=0)
+    """Pixel budget of all frames of one video together; None = the model's usual one."""
+    timeout_s: float = Field(60.0, gt=0.0)
+    """Longest time that one video may take to decode; then it counts as unreadable."""
+    memory_mb: int = Field(4096, gt=0)
+    """Most memory that the decoding of one video may take."""
+    workers: int = Field(1, ge=1)
+    """Decoding processes."""
+    cache_dir: str | None = None
+    """Keep decoded clips in this folder; None = do not."""
+    cache_gb: float = Field(10.0, gt=0.0)
+    """Size of that folder; the least recently used clips go first."""
+
+
 class DataConfig(Block):
     """Rows, task, media and prompt limits."""
 
@@ -106,6 +133,7 @@ class DataConfig(Block):
     min_pixels: int | None = Field(None, gt=0)
     """Pixel budget of one image; None = the processor's own."""
     max_pixels: int | None = Field(None, gt=0)
+    video: VideoConfig = Field(default_factory=VideoConfig)
     resize: tuple[int, int] | None = None
     """Resize every image to (width, height) before the processor; None = as stored."""
     max_prompt_length: int = Field(4096, gt=0)

@@ -26,20 +26,60 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRef:
-    """One image (later: video) by reference; pixels are read at the media stop only.
+    """One image or video by reference; pixels are read at the media stop only.
 
     Example: MediaRef(kind="image", path="/data/bccd/JPEGImages/BloodImage_00001.jpg")
     """
 
     kind: Literal["image", "video"] = "image"
     path: str | None = None
-    """Absolute path, or None when `data` holds the encoded bytes."""
+    """Absolute path, or None when `data` or `frames` holds it."""
     data: bytes | None = None
-    """Encoded file contents (PNG, JPEG ...), as parquet rows carry them."""
+    """Encoded file contents (PNG, JPEG, MP4 ...), as parquet rows carry them."""
+    frames: tuple[str, ...] = ()
+    """Video: absolute paths of its frames as image files, where it is published so (GOT-10k)."""
+    fps: float | None = None
+    """Video: frames per second of `frames`."""
+    start: float | None = None
+    """Video: show it from this second on; None = from its beginning. All times of the sample count from here."""
+    end: float | None = None
+    """Video: ... up to this second; None = to its end."""
 
     def name(self) -> str:
         """What error messages call this file."""
+        if self.frames:
+            return f"{self.frames[0]} and {len(self.frames) - 1} more frames"
         return self.path if self.path is not None else f"<{len(self.data or b'')} bytes of {self.kind}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaShape:
+    """What is known of a media item before its pixels are read: enough for the length of a prompt."""
+
+    size: tuple[int, int]
+    """(width, height) in pixels, as stored."""
+    num_frames: int | None = None
+    """Video: frames that will be shown; None = an image."""
+    timestamps: tuple[float, ...] = ()
+    """Video: second of each of these frames, from the start of the clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """A video as the model sees it. Decoded once: trainer and engine get these very frames and timestamps."""
+
+    frames: Any
+    """uint8 array [T, H, W, 3], RGB, already at the size that the vision tower takes."""
+    timestamps: tuple[float, ...]
+    """T seconds, rising, from the start of the clip."""
+    fps: float
+    """Frames shown per second of video, for models whose positions are seconds."""
+    duration: float
+    """Seconds of the clip."""
+    stored_size: tuple[int, int]
+    """(width, height) in pixels of the stored video, upright: what `abs_original` coordinates refer to."""
+    digest: str = ""
+    """SHA-256 of the frames and timestamps: equal digests, equal video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

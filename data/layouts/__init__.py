@@ -1,0 +1,1 @@
+"""The row layouts of other frameworks, to native rows and back."""

@@ -1,0 +1,1 @@
+"""Generated tasks for offline use: drawn, seeded, with a known answer."""
