@@ -1,0 +1,59 @@
+"""Several images in one prompt: which of them shows another shape than the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from vlrft.data.scene import Shape
+from vlrft.data.synthetic.base import Scene, SyntheticOptions
+from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, place_boxes, random_name, save_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class OddOneOutOptions(SyntheticOptions):
+    """Difficulty: number of images, and in what the odd one differs."""
+
+    size: tuple[int, int] = (56, 56)
+    images: int = Field(3, ge=3, le=26)
+    colors: list[Color] = Field(default_factory=lambda: list(COLORS[:4]), min_length=2)
+    kinds: list[Kind] = Field(default_factory=lambda: list(KINDS[:3]), min_length=1)
+    edge: int = Field(28, gt=1)
+    grid: int = Field(14, gt=0)
+
+
+class OddOneOut:
+    """The generator `odd_one_out`; task `choice`, answer a letter."""
+
+    name: ClassVar[str] = "odd_one_out"
+    version: ClassVar[int] = 1
+    options: ClassVar[type[SyntheticOptions]] = OddOneOutOptions
+
+    def plan(self, generator: np.random.Generator, options: OddOneOutOptions) -> Scene:
+        usual = random_name(generator, options.colors, options.kinds)
+        odd = usual
+        while odd == usual:
+            odd = random_name(generator, options.colors, options.kinds)
+        answer = int(generator.integers(options.images))
+        names = [odd if i == answer else usual for i in range(options.images)]
+        places = [place_boxes(generator, 1, options.size, edge=options.edge, grid=options.grid)[0] for _ in names]
+        shapes = [Shape(color=c, kind=k, box=box) for (c, k), box in zip(names, places, strict=True)]
+
+        def draw(stem: Path, ground: np.random.Generator) -> dict[str, Any]:
+            files = [stem.with_name(f"{stem.name}-{i}.png") for i in range(len(shapes))]
+            return {"images": [save_picture(f, [s], options.size, ground) for f, s in zip(files, shapes, strict=True)]}
+
+        return Scene(
+            content=repr([(s.color, s.kind, s.box) for s in shapes]),
+            row={
+                "task": "choice",
+                "prompt": "Which image shows another shape than the others?",
+                "answer": chr(ord("A") + answer),
+                "meta": {"options": [f"image {i + 1}" for i in range(options.images)]},
+            },
+            draw=draw,
+        )
