@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -22,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from vlrft.config import Block, SourceConfig
 from vlrft.data.problems import DataError
 from vlrft.data.scene import COLORS, KINDS, STRETCHED, Shape, draw_scene, name_of, place_shapes
+from vlrft.data.synthetic.base import Role, is_held_out, whole_folder
 from vlrft.registry import nearest
 
 if TYPE_CHECKING:
@@ -29,12 +27,8 @@ if TYPE_CHECKING:
 
 _LAYOUT_VERSION = 2
 """Part of the cache key: raise it when the same options would give other files."""
-_HELD_OUT_SHARE = 0.25
-"""Share of all layouts that only held-out scenes show."""
 _TRIES = 2000
 """Layouts drawn for one scene until one is on the right side and new."""
-
-Role = Literal["train", "eval"]
 
 
 class ShapesOptions(Block):
@@ -94,29 +88,10 @@ def shapes_options(source: SourceConfig, *, role: Role) -> ShapesOptions:
 
 
 def write_shapes(options: ShapesOptions, parent: Path) -> Path:
-    """The folder with `rows.jsonl` and `images/*.png` for `options`, below `parent`; made if it is not there yet.
-
-    It appears whole or not at all: two processes may ask for it at once, and a killed one leaves no half of it behind
-    under the final name.
-    """
+    """The folder with `rows.jsonl` and `images/*.png` for `options`, below `parent`; made if it is not there yet."""
     content = json.dumps({"version": _LAYOUT_VERSION, **options.model_dump()}, sort_keys=True)
     folder = parent / f"shapes-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".shapes-", dir=parent))
-    try:
-        _write_into(scratch, options)
-        scratch.chmod(0o755)
-        try:
-            os.rename(scratch, folder)
-        except OSError:
-            # Another process finished the same folder first; only then is it there.
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+    return whole_folder(folder, lambda scratch: _write_into(scratch, options))
 
 
 def _parse(raw: dict[str, Any], role: Role) -> ShapesOptions:
@@ -165,11 +140,9 @@ def _layout(generator: np.random.Generator, options: ShapesOptions, seen: set[st
             colors=sorted(set(options.colors)),
         )
         content = repr(sorted((shape.kind, shape.color, shape.box) for shape in shapes))
-        digest = hashlib.blake2b(content.encode(), digest_size=8).digest()
-        held_out = int.from_bytes(digest) < _HELD_OUT_SHARE * 2**64
-        if held_out != (options.role == "eval") or content in seen:
+        if is_held_out(content) != (options.role == "eval") or content in seen:
             continue
-        if held_out:
+        if options.role == "eval":
             seen.add(content)
         return shapes
     raise DataError(
