@@ -20,19 +20,18 @@ od_ap and odLength rewards are its forms with every confidence 1.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlrft.parse import Parsed
 from vlrft.rewards.base import ordered
 from vlrft.rewards.matching import (
     EMPTY_ANSWERS,
     Answer,
-    Bools,
     Floats,
     Truth,
     iou_matrix,
@@ -48,8 +47,8 @@ MAX_DETECTIONS = 100
 """Per class; those with the highest confidences."""
 
 # Spelt as pycocotools spells them: their last bits decide whether an overlap of exactly 0.7 counts.
-_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
-_RECALLS: Floats = np.linspace(0.0, 1.0, 101)
+_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
+_RECALLS: list[float] = np.linspace(0.0, 1.0, 101).tolist()
 
 
 def mean_average_precision(
@@ -138,32 +137,67 @@ def _mean_over_classes(answer: Answer, truth: Truth, ranks: Floats, pessimistic:
 def _average_precision(ranks: Floats, overlap: Floats, pessimistic: bool) -> float:
     """AP of one class: ranks (n,) of the boxes given, overlap (n, m) with the m > 0 true ones."""
     order = np.argsort(-ranks, kind="stable")
-    kept = order[:MAX_DETECTIONS]
-    hits = np.array([_hits(overlap[kept], at_least) for at_least in _THRESHOLDS.tolist()])
-    if pessimistic:
-        hits = np.concatenate([hits, np.zeros((len(hits), len(order) - len(kept)), dtype=np.bool_)], axis=1)
-        # By falling rank, and among equals the false positives first.
-        hits = np.array([row[np.lexsort((row, -ranks[order]))] for row in hits])
-    return mean([_interpolated(row, overlap.shape[1]) for row in hits])
+    options = partners(overlap[order[:MAX_DETECTIONS]])
+    falling = -ranks[order]
+    ends = np.searchsorted(falling, falling[:MAX_DETECTIONS], side="right").tolist() if pessimistic else None
+    values = []
+    for at_least in _THRESHOLDS:
+        places = hits(options, at_least)
+        values.append(interpolated(places if ends is None else _postponed(places, ends), overlap.shape[1]))
+    return mean(values)
 
 
-def _hits(overlap: Floats, at_least: float) -> Bools:
-    """Which of the boxes, in falling rank, take a true one: each the free one with the largest IoU of `at_least`."""
-    free = overlap.copy()
-    hits = np.zeros(len(overlap), dtype=np.bool_)
-    for row in np.flatnonzero(overlap.max(axis=1) >= at_least).tolist():
+def _postponed(places: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """`places` of the hits when among boxes of equal rank the hits come last.
+
+    ends: for each box the last place of its rank.
+    """
+    moved: list[int] = []
+    for place in reversed(places):
+        end = ends[place - 1]
+        moved.append(min(end, moved[-1] - 1) if moved else end)
+    return moved[::-1]
+
+
+def partners(overlap: Floats) -> list[list[tuple[float, int]]]:
+    """(IoU, number) of the true boxes that each row's box may take at the lowest threshold, the best first."""
+    rows, numbers = np.nonzero(overlap >= _THRESHOLDS[0])
+    options: list[list[tuple[float, int]]] = [[] for _ in overlap]
+    for row, iou, number in zip(rows.tolist(), overlap[rows, numbers].tolist(), numbers.tolist(), strict=True):
+        options[row].append((iou, number))
+    for choice in options:
         # Of equal overlaps pycocotools takes the last.
-        column = free.shape[1] - 1 - int(np.argmax(free[row, ::-1]))
-        if free[row, column] >= at_least:
-            hits[row] = True
-            free[:, column] = -1.0
-    return hits
+        choice.sort(reverse=True)
+    return options
 
 
-def _interpolated(hits: NDArray[np.bool_], expected: int) -> float:
-    """Mean over the 101 recalls of the best precision at that recall or beyond; 0 where it is not reached."""
-    found = np.cumsum(hits, dtype=np.float64)
-    precision = found / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(found / expected, _RECALLS, side="left")
-    return math.fsum(envelope[at[at < len(hits)]].tolist()) / len(_RECALLS)
+def hits(options: Sequence[Sequence[tuple[float, int]]], at_least: float) -> list[int]:
+    """Places, from 1, of the boxes that take a true one: in falling rank each the best that is free.
+
+    options: as `partners` gives them. at_least: the IoU that the best free one must reach, 0.5 or more.
+    """
+    places: list[int] = []
+    taken: set[int] = set()
+    for place, choice in enumerate(options, start=1):
+        for iou, number in choice:
+            if number not in taken:
+                if iou >= at_least:
+                    taken.add(number)
+                    places.append(place)
+                break
+    return places
+
+
+def interpolated(places: Sequence[int], expected: int) -> float:
+    """Mean over the 101 recalls of the best precision at that recall or beyond; 0 where it is not reached.
+
+    places: those of the hits in the ranking, from 1, rising.
+    """
+    best, terms = 0.0, []
+    reached = bisect.bisect_right(_RECALLS, len(places) / expected)
+    for found in range(len(places), 0, -1):
+        best = max(best, found / places[found - 1])
+        before = bisect.bisect_right(_RECALLS, (found - 1) / expected)
+        terms += [best] * (reached - before)
+        reached = before
+    return math.fsum([best, *terms]) / len(_RECALLS)

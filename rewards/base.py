@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from vlrft.parse import Parsed
 from vlrft.types import Score
@@ -77,6 +77,11 @@ class TargetError(ValueError):
 
 class RewardError(RuntimeError):
     """A reward function failed too often, or returned what is not a reward; names the function and the sample."""
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether `value` is an int or a float, perhaps not finite; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def ordered(flags: set[str]) -> tuple[str, ...]:

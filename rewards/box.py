@@ -4,7 +4,8 @@ Target: `[x1, y1, x2, y2]` in `meta["target_space"]` (default `abs_original`).
 
 Meta: `target_space`; `coord_space` of the completion's boxes (default: the target's space); `image_size` [w, h] of the
 stored image; `input_size` [w, h] for `abs_input`. Both boxes are compared in pixels of the stored image, and clipped
-to it where its size is known.
+to it where its size is known; a target in `norm_1000`, `norm_999` or `norm_1` needs no size unless the completion's
+boxes are in pixels.
 
 Answer: a list or tuple of four numbers; an object with `bbox_2d`, `bbox`, `box`, `Position` or `coordinate`, or a list
 of such; JSON or Python quoting, fenced or not, amid prose; "(x1,y1),(x2,y2)", with or without `<|box_start|>` marks.
@@ -25,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlrft.coords import (
+    NORMALISED,
     Box,
     CoordError,
     InvalidBoxError,
@@ -35,7 +37,7 @@ from vlrft.coords import (
     validate_box,
 )
 from vlrft.parse import Parsed, parse_boxes
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.types import Score
 
 OVERHANG = 0.01
@@ -113,12 +115,10 @@ def acc(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, t: float) -> Sc
 
 def true_box(target: Any, meta: Mapping[str, Any]) -> Box:
     """The target in pixels of the stored image, clipped to it where its size is known. Raises TargetError."""
-    numbers = isinstance(target, list | tuple) and all(
-        isinstance(c, int | float) and not isinstance(c, bool) for c in target
-    )
+    numbers = isinstance(target, list | tuple) and all(map(is_number, target))
     if not numbers or len(target) != 4:
         raise TargetError(f"a box target is [x1, y1, x2, y2], got {target!r}; correct the row or choose another reward")
-    space, image_size = target_space(meta), meta.get("image_size")
+    space, image_size = target_space(meta), picture_size(meta)
     try:
         check_answer_space(meta)
         # Validated as written too: converting a huge number may overflow, and the message should show the row's own.
@@ -144,7 +144,19 @@ def _inside(box: Box, target: Any, space: str, image_size: tuple[float, float]) 
 def check_answer_space(meta: Mapping[str, Any]) -> None:
     """Raise CoordError when the completion's space is unknown or lacks a size that its conversion needs."""
     space = meta.get("coord_space") or target_space(meta)
-    convert((), space, "abs_original", image_size=meta.get("image_size"), input_size=meta.get("input_size"))
+    convert((), space, "abs_original", image_size=picture_size(meta), input_size=meta.get("input_size"))
+
+
+def picture_size(meta: Mapping[str, Any]) -> Any:
+    """`meta["image_size"]`; without it, for a normalised target, the extent of its space on both axes.
+
+    So boxes that are all normalised are compared without a size: as if the image had that many pixels a side.
+    """
+    size = meta.get("image_size")
+    if size is not None:
+        return size
+    extent = NORMALISED.get(target_space(meta))
+    return None if extent is None or meta.get("coord_space") == "abs_original" else (extent, extent)
 
 
 def target_space(meta: Mapping[str, Any]) -> str:
@@ -170,7 +182,7 @@ def predicted_box(parsed: Parsed, meta: Mapping[str, Any]) -> tuple[Box | None, 
 
 def box_in_pixels(written: Sequence[float], meta: Mapping[str, Any]) -> tuple[Box | None, set[str]]:
     """(the completion's box in pixels of the stored image, clipped to it; None where it is not valid, flags)."""
-    image_size, space = meta.get("image_size"), meta.get("coord_space") or target_space(meta)
+    image_size, space = picture_size(meta), meta.get("coord_space") or target_space(meta)
     sizes = {"image_size": image_size, "input_size": meta.get("input_size")}
     try:
         validate_box(written)

@@ -41,7 +41,8 @@ def label(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, allow_sentenc
     Range: [0, 1]
 
     allow_sentence: accept a sentence that names exactly one label of the closed set as whole words and denies nothing
-    ("It looks like a beagle."). Needs `labels`. Of overlapping labels the longest counts ("hot dog" is no "dog").
+    ("It looks like a beagle."); without `labels` the set is the label and its synonyms. Of overlapping labels the
+    longest counts ("hot dog" is no "dog").
 
     Example: score("cls.label", "<think>ears</think><answer>A Golden-Retriever.</answer>", "golden retriever") -> 1.0
     """
@@ -49,8 +50,7 @@ def label(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, allow_sentenc
     names = _names(meta.get("labels"))
     if names and not gold & _keys_of(names):
         raise TargetError(f"cls.label target {target!r} is not among the labels; correct it or meta 'labels'")
-    if allow_sentence and not names:
-        raise TargetError("cls.label with allow_sentence needs the closed set of labels as meta 'labels'")
+    names = names or (_names([target] if isinstance(target, str) else list(target)) if allow_sentence else names)
     flags = set(parsed.flags)
     if parsed.answer is None:
         return Score(value=0.0, flags=ordered(flags))

@@ -169,12 +169,14 @@ def calibration(
     hit = {row for row, _, _ in hits}
     flags, errors = set(answer.flags), []
     for row, confidence in enumerate(answer.confidences):
-        if confidence is not None and not math.isfinite(confidence):
+        stated = 1.0 if confidence is None else confidence
+        if not math.isfinite(stated):
             flags.add("non_finite")
             errors.append(1.0)
             continue
-        stated = 1.0 if confidence is None else min(1.0, max(0.0, confidence))
-        flags |= {"out_of_range"} if confidence is not None and stated != confidence else set()
+        if not 0.0 <= stated <= 1.0:
+            flags.add("out_of_range")
+            stated = 0.0 if stated < 0.0 else 1.0
         errors.append((stated - (row in hit)) ** 2)
     share = len(hits) / len(truth)
     return Score(value=(1.0 - math.fsum(errors) / len(errors)) * share, flags=ordered(flags))

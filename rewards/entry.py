@@ -11,12 +11,15 @@ from typing import Any
 
 from vlrft.config import RewardSpec
 from vlrft.parse import Parsed
-from vlrft.rewards.base import Judged, RewardError
-from vlrft.rewards.call import as_score, find, is_builtin, probe, takes_columns, takes_group
+from vlrft.registry import nearest
+from vlrft.rewards.base import Judged, RewardError, TargetError
 from vlrft.rewards.columns import columns_for, values_of
+from vlrft.rewards.finding import as_score, at_option, find, is_builtin, probe
 from vlrft.rewards.gates import read_gate
-from vlrft.rewards.pool import Call, Pool, RewardTimeoutError
-from vlrft.rewards.schedule import check_weight, options_by_step
+from vlrft.rewards.options import try_options
+from vlrft.rewards.pool import Call, Pool, RewardTimeoutError, left_by
+from vlrft.rewards.schedule import check_weight, is_scheduled, options_by_step
+from vlrft.rewards.signature import takes_columns, takes_group
 from vlrft.types import Sample, Score
 
 FORM_FAMILIES = ("format.", "length.", "repetition.", "thinking.", "language.")
@@ -58,6 +61,8 @@ class Entry:
         self.columns, self.group = takes_columns(function), takes_group(function)
         self.asynchronous = _is_async(function) and spec.workers is None
         self.stateful = hasattr(function, "state_dict")
+        self.scheduled = len(self._variants) > 1 or is_scheduled(spec.weight)
+        """Whether it matters how far the stage is."""
         option = inspect.signature(function).parameters.get("correct_only")
         self.needs_correct = option is not None and bool(option.default)
         """Pays right answers only, and asks `meta["correct"]` which those are."""
@@ -72,9 +77,18 @@ class Entry:
     def _variant(self, start: int, options: Mapping[str, Any]) -> _Variant:
         spec = self.spec
         function = find(spec.func, options, asynchronous=True)
+        if is_builtin(spec.func):
+            try_options(spec.func, function, {**options, **at_option(spec.func)})
         pooled = spec.workers is not None or (spec.timeout_s is not None and not _is_async(function))
         pool = Pool(spec.func, options, workers=spec.workers or 1, timeout_s=spec.timeout_s) if pooled else None
         return _Variant(start=start, function=function, pool=pool)
+
+    @property
+    def doc(self) -> str | None:
+        """The docstring of its function or class."""
+        function = self._variants[0].function
+        written: str | None = getattr(function, "func", function).__doc__
+        return written
 
     @property
     def judges_task(self) -> bool:
@@ -85,14 +99,28 @@ class Entry:
         """Whether the recipe wants this reward for a sample of which `about` is known."""
         return all(key in about and _matches(about[key], wanted) for key, wanted in self.spec.when.items())
 
+    def target_of(self, sample: Sample) -> Any:
+        """What this reward compares with. Raises TargetError when the sample's meta lacks the key of the spec."""
+        key = self.spec.target
+        if key is None:
+            return sample.target
+        if key not in sample.meta:
+            known = sorted(map(str, sample.meta))
+            raise TargetError(
+                f"its target is meta {key!r}, which the sample does not have{nearest(key, known)}; it has: "
+                f"{', '.join(known) or 'no meta'}. Add it to the row, or limit the reward by `when`"
+            )
+        return sample.meta[key]
+
     def probe(self, sample: Sample, meta: Mapping[str, Any], parts: Mapping[str, float | None]) -> None:
-        """Raise TargetError when this is a built-in reward that could not judge against the sample's target."""
+        """Raise TargetError when the sample lacks this reward's target, or a built-in one could not judge by it."""
+        target = self.target_of(sample)
         if not is_builtin(self.spec.func):
             return
-        function = self._variants[0].function
         before = copy.deepcopy(self.state()) if self.stateful else None
         try:
-            probe(function, sample.target, meta, parts)
+            for variant in self._variants:
+                probe(variant.function, target, self._with_lengths((meta,))[0], parts)
         finally:
             if before is not None:
                 self.load_state(before)
@@ -116,7 +144,7 @@ class Entry:
         try:
             calls = self._calls(variant.function, case)
             raw = variant.pool.run(calls) if variant.pool is not None else _inline(variant.function, calls)
-        except Exception as error:  # whatever a user's function raises; the judge counts and names it
+        except Exception as error:  # no worker can load it, or it needs what the sample lacks
             return [error] * len(case.parsed)
         return self._scores(raw, len(case.parsed))
 
@@ -125,7 +153,7 @@ class Entry:
         function = self._at(step).function
         try:
             calls = self._calls(function, case)
-        except RewardError as error:
+        except (RewardError, TargetError) as error:
             return [error] * len(case.parsed)
         limited = [self._limited(function(*positional, **named)) for positional, named in calls]
         return self._scores(await asyncio.gather(*limited, return_exceptions=True), len(case.parsed))
@@ -135,6 +163,8 @@ class Entry:
         try:
             async with asyncio.timeout(limit) as running:
                 return await call
+        except SystemExit as error:
+            raise left_by(error) from error
         except TimeoutError:
             if not running.expired():
                 raise
@@ -149,13 +179,22 @@ class Entry:
 
     def _calls(self, function: Callable[..., Any], case: Case) -> list[Call]:
         """One call for all completions, or one for each of them."""
+        target = self.target_of(case.sample)
         if self.columns:
             texts = [parsed.text for parsed in case.parsed]
-            return [((), columns_for(self.name, function, texts, case.sample, case.metas))]
+            return [((), columns_for(self.name, function, texts, case.sample, target, case.metas))]
         if self.group:
-            judged = Judged(parsed=case.parsed, parts=case.parts, target=case.sample.target, meta=case.metas)
-            return [((judged,), {})]
-        return [((p, case.sample.target, m), {}) for p, m in zip(case.parsed, case.metas, strict=True)]
+            metas = self._with_lengths(case.metas)
+            return [((Judged(parsed=case.parsed, parts=case.parts, target=target, meta=metas),), {})]
+        return [((p, target, m), {}) for p, m in zip(case.parsed, case.metas, strict=True)]
+
+    def _with_lengths(self, metas: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+        """`metas` with the lengths of the whole group: by them a group of one is told from a completion of a larger
+        one whose lengths nobody gave."""
+        lengths = [meta.get("num_tokens") for meta in metas]
+        if not self.spec.func.startswith("length.") or None in lengths or "group_lengths" in metas[0]:
+            return metas
+        return tuple({**meta, "group_lengths": lengths} for meta in metas)
 
     def _scores(self, raw: Sequence[Any], count: int) -> list[Score | Exception]:
         if not (self.columns or self.group):
@@ -180,6 +219,8 @@ def _inline(function: Callable[..., Any], calls: Sequence[Call]) -> list[Any]:
     for positional, named in calls:
         try:
             results.append(function(*positional, **named))
+        except SystemExit as error:
+            results.append(left_by(error))
         except Exception as error:  # whatever a user's function raises; the judge counts and names it
             results.append(error)
     return results

@@ -53,18 +53,18 @@ def think_answer(
     Formula: 1 if it is, else 0; None (does not apply) in the output mode `direct`, which has no shape to judge
     Range: [0, 1]
 
-    mode: a name of SHAPES (think_answer, answer_then_think, answer_only, think_boxed, think_tool), or a list of tag
-    names of your own. None follows `meta["output_mode"]`: `think` asks for think and answer, `answer_then_think` for
-    the same turned round, `adaptive` for think and answer, a lone answer, or no tags at all.
+    mode: a name of SHAPES (think_answer, answer_then_think, answer_only, think_boxed, think_tool), an output mode, or
+    a list of tag names of your own. None follows `meta["output_mode"]`: `think` asks for think and answer,
+    `answer_then_think` for the same turned round, `adaptive` for think and answer, a lone answer, or no tags at all.
 
     min_think_chars: least length of a think block, without outer white space; 0 permits an empty one.
 
     Example: score("format.think_answer", "<think>left of it</think> <answer>[1, 2, 3, 4]</answer>", None) -> 1.0
     """
-    if mode is not None:
+    if mode is not None and mode not in OUTPUT_MODES:
         shapes = [_blocks(mode)]
     else:
-        output_mode = str(meta.get("output_mode") or parsed.mode)
+        output_mode = str(mode or meta.get("output_mode") or parsed.mode)
         if output_mode not in OUTPUT_MODES:
             raise ValueError(f"unknown output_mode {output_mode!r}; use one of {', '.join(OUTPUT_MODES)}")
         if output_mode == "direct":

@@ -28,8 +28,8 @@ from typing import Any
 from vlrft.coords import Box, CoordError, InvalidBoxError, convert, validate_box
 from vlrft.parse import Parsed
 from vlrft.parse.points import ParsedPoint, read_points
-from vlrft.rewards.base import TargetError, ordered
-from vlrft.rewards.box import target_space, true_box
+from vlrft.rewards.base import TargetError, is_number, ordered
+from vlrft.rewards.box import picture_size, target_space, true_box
 from vlrft.types import Score
 
 Point = tuple[float, float]
@@ -113,9 +113,7 @@ def near(point: Point, truth: Point, threshold: float) -> bool:
 
 def true_point(target: Any, meta: Mapping[str, Any]) -> Point:
     """The target in fractions of the screen. Raises TargetError."""
-    numbers = isinstance(target, list | tuple) and all(
-        isinstance(c, int | float) and not isinstance(c, bool) for c in target
-    )
+    numbers = isinstance(target, list | tuple) and all(map(is_number, target))
     if not numbers or len(target) != 2:
         raise TargetError(f"a point target is [x, y], got {target!r}; correct the row or choose another reward")
     space = target_space(meta)
@@ -164,10 +162,10 @@ def located(found: ParsedPoint, meta: Mapping[str, Any], space: str = "abs_origi
     x, y = coords
     if not (math.isfinite(x) and math.isfinite(y)):
         return None, {"non_finite"}
-    size = (1.0, 1.0) if space == "norm_1" else meta.get("image_size")
+    size = (1.0, 1.0) if space == "norm_1" else picture_size(meta)
     out = size is not None and not (0.0 <= x <= size[0] and 0.0 <= y <= size[1])
     return (x, y), {"out_of_range"} if out else set()
 
 
 def _convert(coords: Any, src: str, dst: str, meta: Mapping[str, Any]) -> tuple[float, ...]:
-    return convert(coords, src, dst, image_size=meta.get("image_size"), input_size=meta.get("input_size"))
+    return convert(coords, src, dst, image_size=picture_size(meta), input_size=meta.get("input_size"))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlrft.config import RewardSpec
-from vlrft.parse import OUTPUT_MODES, parse
+from vlrft.parse import Parsed, parse
 from vlrft.registry import nearest
 from vlrft.rewards.awaiting import Loop
 from vlrft.rewards.base import RewardError, TargetError, ordered
 from vlrft.rewards.columns import question_of
-from vlrft.rewards.entry import FORM_FAMILIES, Case, Entry
-from vlrft.rewards.gates import Gate, check_gates, read_gate
-from vlrft.rewards.schedule import weight_at
+from vlrft.rewards.entry import Case, Entry
+from vlrft.rewards.schedule import is_scheduled, weight_at
+from vlrft.rewards.specs import Spec, make_ready
 from vlrft.types import Sample, Score
 
 logger = logging.getLogger(__name__)
@@ -31,12 +31,12 @@ RIGHT = 0.5
 class Judge:
     """Weighted mean of the rewards that apply.
 
-    Example: Judge([RewardSpec(func="box.iou", weight=0.9), RewardSpec(func="format.think_answer", weight=0.1)])
+    Example: Judge([{"func": "box.iou", "weight": 0.9}, {"func": "format.think_answer", "weight": 0.1}])
     """
 
     def __init__(
         self,
-        funcs: Sequence[RewardSpec],
+        funcs: Sequence[Spec],
         output_mode: str = "think",
         max_errors: int = 10,
         *,
@@ -44,17 +44,20 @@ class Judge:
         combine: str = "mean",
         correct: str | None = None,
         meta: Mapping[str, Any] | None = None,
+        where: str = "rewards.funcs",
+        of_rows: bool = False,
     ) -> None:
-        """Find every function, bind its options, and check all that a recipe says of them.
+        """Find every function, bind and try its options, and check all that a recipe says of them, as `check` does.
 
         max_errors: how many completions may lack a part because a reward raised, before the run stops. lenient: see
         `parse`. combine, correct: see RewardsConfig. meta: what every completion's meta holds besides, `max_tokens`.
-        Raises UnknownNameError for an unknown reward, ValueError for options, weights or names that cannot work.
+        where: what messages call `funcs`. of_rows: for `score_parsed` alone; a meta's own `correct` then counts.
+        Raises UnknownNameError for an unknown reward, ImportError for a file that cannot be loaded, ValueError for
+        options, weights or names that cannot work.
         """
-        if output_mode not in OUTPUT_MODES:
-            raise ValueError(f"unknown output mode {output_mode!r}; use one of {', '.join(OUTPUT_MODES)}")
-        if combine not in ("mean", "sum"):
-            raise ValueError(f"rewards.combine is {combine!r}; use mean or sum")
+        ready = make_ready(
+            funcs, output_mode=output_mode, combine=combine, correct=correct, where=where, of_rows=of_rows
+        )
         self.output_mode = output_mode
         self.max_errors = max_errors
         self.lenient = lenient
@@ -64,14 +67,21 @@ class Judge:
         self.errors = 0
         """How many completions lack a part because its reward raised."""
         self._fixed = dict(meta or {})
-        self._entries = tuple(Entry(spec) for spec in funcs)
-        self._correct = read_gate("rewards.correct", correct) if correct is not None else None
-        _check_entries(self._entries, self._correct)
+        self.entries, self._correct = ready.entries, ready.correct
+        self.undecided = ready.undecided
+        """A reward that pays right answers only, where no other one says which are right; else None."""
+        self.compares = any(entry.group or entry.stateful for entry in self.entries)
+        """Whether it matters which completions are judged together."""
+        self.scheduled = any(entry.scheduled for entry in self.entries)
+        """Whether `step` matters."""
+        self._of_rows = of_rows
+        self._told: set[tuple[str, ...]] = set()
+        """Errors whose traceback has been logged."""
         self._loop = Loop()
         self._checked = 0
-        self._missing = {key for entry in self._entries for key in entry.spec.when}
+        self._missing = {key for entry in self.entries for key in entry.spec.when}
         """Keys of `when` that no sample checked so far has."""
-        self._unused = {entry.name for entry in self._entries}
+        self._unused = {entry.name for entry in self.entries}
         """Rewards that no sample checked so far wants."""
         self._keys: set[str] = set()
 
@@ -82,19 +92,20 @@ class Judge:
         self._checked += 1
         self._keys.update(about)
         self._missing.difference_update(about)
-        parts = dict.fromkeys(entry.name for entry in self._entries if not entry.second)
-        for entry in self._entries:
+        # As if all answers were right: what a group-aware reward wants then, the sample must have.
+        parts = {e.name: 1.0 if e.applies(about) else None for e in self.entries if not e.second}
+        for entry in self.entries:
             if not entry.applies(about):
                 continue
             self._unused.discard(entry.name)
             try:
-                entry.probe(sample, {**known, "correct": None} if entry.second else known, parts)
+                entry.probe(sample, {**known, "correct": True} if entry.second else known, parts)
             except TargetError as error:
                 raise TargetError(f"sample {sample.id!r}, reward {entry.name!r}: {error}") from error
 
     def check_when(self) -> None:
         """After all samples went through `check`: raise ValueError for a key of `when` that none of them has."""
-        for entry in self._entries if self._checked else ():
+        for entry in self.entries if self._checked else ():
             for key in entry.spec.when:
                 if key in self._missing:
                     raise ValueError(
@@ -124,32 +135,38 @@ class Judge:
         that cannot be judged against.
         """
         known = [self._meta(sample, meta) for meta in (metas if metas is not None else [{}] * len(completions))]
+        parsed = tuple(parse(text, self.output_mode, lenient=self.lenient) for text in completions)
+        return self.score_parsed(parsed, sample, known)
+
+    def score_parsed(
+        self, parsed: tuple[Parsed, ...], sample: Sample, known: Sequence[Mapping[str, Any]]
+    ) -> list[Score]:
+        """As `score_group`, of completions that are read already. known: the whole meta of each of them."""
         if not known:
             return []
-        parsed = tuple(parse(text, self.output_mode, lenient=self.lenient) for text in completions)
         about = {"task": sample.task, **known[0]}
-        wanted = [entry for entry in self._entries if entry.applies(about)]
-        parts: list[dict[str, float | None]] = [dict.fromkeys(e.name for e in self._entries) for _ in known]
+        wanted = [entry for entry in self.entries if entry.applies(about)]
+        parts: list[dict[str, float | None]] = [dict.fromkeys(e.name for e in self.entries) for _ in known]
         flags = [set(p.flags) for p in parsed]
         case = Case(sample=sample, parsed=parsed, metas=tuple(known))
         self._pass([e for e in wanted if not e.second], case, parts, flags)
         if later := [e for e in wanted if e.second]:
             names = {e.name for e in later}
             seen = tuple({name: value for name, value in p.items() if name not in names} for p in parts)
-            told = tuple({**meta, "correct": self._is_correct(p)} for meta, p in zip(known, parts, strict=True))
+            told = tuple(self._told_correct(meta, p) for meta, p in zip(known, parts, strict=True))
             self._pass(later, Case(sample=sample, parsed=parsed, metas=told, parts=seen), parts, flags)
         return [Score(value=self._combine(p), parts=p, flags=ordered(f)) for p, f in zip(parts, flags, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-like: the count of errors, and the state of every reward that has one, by name."""
-        rewards = {entry.name: entry.state() for entry in self._entries if entry.stateful}
+        rewards = {entry.name: entry.state() for entry in self.entries if entry.stateful}
         # Through JSON, so that a state read back from a file of rollouts equals one from a checkpoint.
         state: dict[str, Any] = json.loads(json.dumps({"errors": self.errors, "rewards": rewards}))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`. Raises ValueError when it is of other rewards."""
-        stateful = {entry.name: entry for entry in self._entries if entry.stateful}
+        stateful = {entry.name: entry for entry in self.entries if entry.stateful}
         if set(stateful) != set(state["rewards"]):
             raise ValueError(
                 f"the stored state is of the rewards {sorted(state['rewards'])}, the recipe's that keep one are "
@@ -161,7 +178,7 @@ class Judge:
 
     def close(self) -> None:
         """End the processes of the rewards that have some; they start again when needed."""
-        for entry in self._entries:
+        for entry in self.entries:
             entry.close()
 
     def _meta(self, sample: Sample, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,24 +212,54 @@ class Judge:
         for error in dict.fromkeys(errors):
             if isinstance(error, TargetError):
                 raise TargetError(f"sample {sample.id!r}, reward {entry.name!r}: {error}") from error
-            logger.warning("reward %s raised on sample %s: %s", entry.name, sample.id, error, exc_info=error)
             self.errors += errors.count(error)
+            kind = type(error).__name__
+            origin = _origin(entry.name, error)
+            logger.warning(
+                "reward %s raised on sample %s: %s: %s (error %d, rewards.max_errors is %d)",
+                entry.name, sample.id, kind, error, self.errors, self.max_errors,
+                exc_info=None if origin in self._told else error,
+            )  # fmt: skip
+            self._told.add(origin)
             if self.errors > self.max_errors:
                 raise RewardError(
-                    f"reward {entry.name!r} raised on sample {sample.id!r}: {type(error).__name__}: {error}; that is "
+                    f"reward {entry.name!r} raised on sample {sample.id!r}: {kind}: {error}; that is "
                     f"error {self.errors}, and rewards.max_errors is {self.max_errors}. Mend the reward or the sample"
                 ) from error
+
+    def _told_correct(self, meta: Mapping[str, Any], parts: Mapping[str, float | None]) -> Mapping[str, Any]:
+        """`meta` with the word on whether the answer is right, unless a row has, or has to have, its own."""
+        if self._of_rows and self._correct is None and ("correct" in meta or self.undecided is not None):
+            return meta
+        return {**meta, "correct": self._is_correct(parts)}
 
     def _is_correct(self, parts: Mapping[str, float | None]) -> bool | None:
         """Whether an answer is right, going by its parts; None when nothing that applies says so."""
         if self._correct is not None:
             return self._correct.holds(parts)
-        values = (parts[entry.name] for entry in self._entries if entry.judges_task)
+        values = (parts[entry.name] for entry in self.entries if entry.judges_task)
         return next((value >= RIGHT for value in values if value is not None), None)
+
+    def metrics(self, parts: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+        """What gates and schedules did at this step: rows of metrics.jsonl.
+
+        parts: of every scored completion. `reward_weight/<name>`: the weight of a reward that has a schedule.
+        `gate_closed/<name>`: the share of the completions that a gate applied to, and held back.
+        """
+        row: dict[str, float] = {}
+        for entry in self.entries:
+            if is_scheduled(entry.spec.weight):
+                row[f"reward_weight/{entry.name}"] = weight_at(entry.spec.weight, self.step)
+            if entry.gate is not None:
+                given = [entry.gate.holds(p) for p in parts if p.get(entry.name) is not None]
+                decided = [is_open for is_open in given if is_open is not None]
+                if decided:
+                    row[f"gate_closed/{entry.name}"] = decided.count(False) / len(decided)
+        return row
 
     def _combine(self, parts: Mapping[str, float | None]) -> float | None:
         weighed: list[tuple[float, float]] = []
-        for entry in self._entries:
+        for entry in self.entries:
             value = parts[entry.name]
             is_open = entry.gate.holds(parts) if entry.gate is not None else True
             if value is not None and is_open is not None:
@@ -223,24 +270,9 @@ class Judge:
         return sum(weight * value for weight, value in weighed) / (total if self.combine == "mean" else 1.0)
 
 
-def _check_entries(entries: Sequence[Entry], correct: Gate | None) -> None:
-    names = [entry.name for entry in entries]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"rewards.funcs lists {', '.join(twice)} twice: parts are kept by name; give one a `name`")
-    points = {0} | {step for e in entries if isinstance(e.spec.weight, list) for step, _ in e.spec.weight}
-    for step in sorted(points):
-        if not any(weight_at(entry.spec.weight, step) > 0.0 for entry in entries):
-            at = f" at step {step}" if step else ""
-            raise ValueError(
-                f"rewards.funcs gives no reward a weight above 0{at}, so nothing could be learned; set one"
-            )
-    check_gates({entry.name: entry.gate for entry in entries}, names)
-    check_gates({"rewards.correct": correct}, [entry.name for entry in entries if not entry.second])
-    needy = [entry.name for entry in entries if entry.needs_correct]
-    if needy and correct is None and not any(entry.judges_task for entry in entries):
-        raise ValueError(
-            f"reward {needy[0]!r} pays right answers only, and no reward of the list says which are right (none of "
-            f"{', '.join(f'{f}*' for f in FORM_FAMILIES)} does): add one, set rewards.correct, or give it "
-            "kwargs: {correct_only: false}"
-        )
+def _origin(name: str, error: Exception) -> tuple[str, ...]:
+    """Equal for errors of one reward that arise at the same place."""
+    trace = (error.__cause__ or error).__traceback__
+    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)][-1:]
+    told = [line for note in getattr(error, "__notes__", []) for line in note.splitlines() if "File " in line]
+    return (name, type(error).__name__, *places, *told)

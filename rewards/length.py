@@ -5,7 +5,9 @@ Target: none; whatever is given is not looked at.
 Meta: `num_tokens` (or TRL's column `completion_ids`) of the completion; `max_tokens`, the limit it was generated under.
 `correct` says whether the answer is right (true / false, or a score in [0, 1] that counts from 0.5 on). Rewards that
 compare a group take `group_lengths` (tokens of all its completions), and `length.budget` also `group_correct`; in a
-run both come from the group itself. The judge of a run fills in `correct`: see `rewards.correct` in the recipe.
+run both come from the group itself, and a completion alone without them is a group of one. Where `group_correct` is not
+known, `correct` stands for the share of right answers in it, and all lengths for theirs. The judge of a run fills in
+`correct`: see `rewards.correct` in the recipe.
 
 Answer: only whether there is one is looked at. Flag `over_length`: more tokens than the limit.
 
@@ -27,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlrft.parse import Parsed, has_tags, visible_length
-from vlrft.rewards.base import Judged, TargetError, ordered
+from vlrft.rewards.base import Judged, TargetError, is_number, ordered
 from vlrft.types import Score
 
 RIGHT = 0.5
@@ -155,15 +157,10 @@ def budget(group: Judged, *, max_len: float | None = None, correct_only: bool = 
 
     Example: score("length.budget", "B", None, {"num_tokens": 9, "group_lengths": [9], "group_correct": [1]}) -> 0.5
     """
-    lengths, right = _group_lengths(group), _group_correct(group)
-    if len(right) != len(lengths):
-        raise TargetError(
-            f"group_correct has {len(right)} entries and group_lengths {len(lengths)}; give one of each per completion"
-        )
+    lengths = _group_lengths(group)
+    share, mean = _right_ones(group, lengths)
     limit = _limit(group.meta[0], max_len, default=max(*lengths, 1.0))
-    of_right = [length for length, is_right in zip(lengths, right, strict=True) if is_right]
-    share = len(of_right) / len(lengths)
-    planned = share * statistics.fmean(of_right) + (1.0 - share) * limit if of_right else limit
+    planned = share * mean + (1.0 - share) * limit
     return [_dast(p, m, planned, correct_only) for p, m in zip(group.parsed, group.meta, strict=True)]
 
 
@@ -188,8 +185,7 @@ def num_tokens(meta: Mapping[str, Any]) -> float:
 
 
 def _length(field: str, given: Any) -> float:
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not number or not 0.0 <= given < 1e15:
+    if not is_number(given) or not 0.0 <= given < 1e15:
         raise TargetError(f"meta[{field!r}] is {given!r}; it is a number of tokens, finite and not negative")
     return float(given)
 
@@ -213,21 +209,32 @@ def _group_lengths(group: Judged) -> list[float]:
     own = [num_tokens(meta) for meta in group.meta]
     given = group.meta[0].get("group_lengths")
     if given is None:
-        if len(own) == 1 and not group.parts[0]:
-            raise TargetError("meta['group_lengths'] is missing; list the tokens of all completions of the group")
         return own
     if not isinstance(given, list | tuple) or not given:
         raise TargetError(f"meta['group_lengths'] is {given!r}; list the tokens of all completions of the group")
     return [_length("group_lengths", item) for item in given]
 
 
-def _group_correct(group: Judged) -> list[bool]:
-    given = group.meta[0].get("group_correct")
+def _right_ones(group: Judged, lengths: Sequence[float]) -> tuple[float, float]:
+    """Share of right answers in the group, and their mean length (0 where there are none)."""
+    meta = group.meta[0]
+    given = meta.get("group_correct")
+    if given is None and len(lengths) != len(group.parsed):  # called alone: nobody says which of the others are right
+        right = _is_right(group.parsed[0], meta)
+        said = meta.get("correct")
+        return float(right or False) if said is None else float(said), statistics.fmean(lengths)
     if given is None:
-        return [bool(_is_right(parsed, meta)) for parsed, meta in zip(group.parsed, group.meta, strict=True)]
-    if not isinstance(given, list | tuple) or not given:
+        known = [bool(_is_right(parsed, meta)) for parsed, meta in zip(group.parsed, group.meta, strict=True)]
+    elif not isinstance(given, list | tuple) or not given:
         raise TargetError(f"meta['group_correct'] is {given!r}; list for each completion whether it is right")
-    return [_truth("group_correct", item) for item in given]
+    else:
+        known = [_truth("group_correct", item) for item in given]
+    if len(known) != len(lengths):
+        raise TargetError(
+            f"group_correct has {len(known)} entries and group_lengths {len(lengths)}; give one of each per completion"
+        )
+    of_right = [length for length, is_right in zip(lengths, known, strict=True) if is_right]
+    return len(of_right) / len(known), statistics.fmean(of_right) if of_right else 0.0
 
 
 def _is_right(parsed: Parsed, meta: Mapping[str, Any]) -> bool | None:

@@ -19,8 +19,8 @@ from scipy.optimize import linear_sum_assignment
 from vlrft.coords import CoordError, check_size, convert
 from vlrft.parse import Parsed, ParsedBox, normalise, parse_boxes
 from vlrft.parse.boxes import says_nothing
-from vlrft.rewards.base import TargetError, ordered
-from vlrft.rewards.box import check_answer_space, target_space, true_box
+from vlrft.rewards.base import TargetError, is_number, ordered
+from vlrft.rewards.box import check_answer_space, picture_size, target_space, true_box
 from vlrft.types import Score
 
 Floats = NDArray[np.float64]
@@ -35,6 +35,7 @@ _NO_CLASS = -1
 _PLAIN = 1e9
 """Coordinates below this are converted without overflow; others are looked at one by one."""
 _NUMBERS = {int, float}
+_LISTS = {list, tuple}
 _LONGEST_LABEL = 256
 """Longer ones are not brought to normal form, which costs time, and so match nothing."""
 
@@ -86,15 +87,15 @@ def read_truth(target: Any, meta: Mapping[str, Any]) -> Truth:
     if not isinstance(target, list | tuple):
         raise TargetError(f'a detection target is a list of {{"bbox", "label"}}, [] for none, got {target!r}')
     for i, item in enumerate(target):
-        if not isinstance(item, dict | Mapping) or "bbox" not in item or "label" not in item:
+        if not (type(item) is dict or isinstance(item, Mapping)) or "bbox" not in item or "label" not in item:
             raise TargetError(
                 f'detection target, object {i} must be {{"bbox": [x1, y1, x2, y2], "label": text}}, got {item!r}'
             )
     try:
         check_answer_space(meta)
         _in_pixels((), target_space(meta), meta)
-        if meta.get("image_size") is not None:
-            check_size(meta["image_size"])
+        if picture_size(meta) is not None:
+            check_size(picture_size(meta))
     except (CoordError, TypeError) as error:
         raise TargetError(f"detection target: {error}") from error
     names, closed, classes = _classes(target, meta)
@@ -131,13 +132,13 @@ def _classes(
 
 
 @functools.lru_cache(maxsize=4096)
-def _normalised(label: str) -> str:
-    """A data set has few class names and meets them in every completion."""
+def class_name(label: str) -> str:
+    """`normalise(label)`, kept: a data set has few class names and meets them in every completion."""
     return normalise(label)
 
 
 def _name(label: Any, where: str) -> str:
-    name = _normalised(label) if isinstance(label, str) else ""
+    name = class_name(label) if isinstance(label, str) else ""
     if not name:
         raise TargetError(f"{where} must be a text that is not blank, got {label!r}")
     return name
@@ -146,11 +147,11 @@ def _name(label: Any, where: str) -> str:
 def _true_boxes(target: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> Floats:
     """The boxes, as `true_box` reads each: at once where all are plainly right, else one by one for the message."""
     boxes = [item["bbox"] for item in target]
-    if all(isinstance(box, list | tuple) and len(box) == 4 for box in boxes):
+    if _LISTS.issuperset(map(type, boxes)) and {4}.issuperset(map(len, boxes)):
         flat = [c for box in boxes for c in box]
         if _NUMBERS.issuperset(map(type, flat)) and max(map(abs, flat), default=0) < _PLAIN:
             pixels = _in_pixels(flat, target_space(meta), meta)
-            if _are_plain(pixels, meta.get("image_size")):
+            if _are_plain(pixels, picture_size(meta)):
                 return np.array(pixels, dtype=np.float64).reshape(-1, 4)
     return np.array([_one_true_box(i, box, meta) for i, box in enumerate(boxes)], dtype=np.float64).reshape(-1, 4)
 
@@ -175,10 +176,11 @@ def _one_true_box(i: int, box: Any, meta: Mapping[str, Any]) -> tuple[float, flo
 def _in_pixels(flat: Sequence[float], space: str, meta: Mapping[str, Any]) -> Sequence[float]:
     if space == "abs_original":
         return flat
-    return convert(flat, space, "abs_original", image_size=meta.get("image_size"), input_size=meta.get("input_size"))
+    return convert(flat, space, "abs_original", image_size=picture_size(meta), input_size=meta.get("input_size"))
 
 
-def _has_area(boxes: Floats) -> Bools:
+def have_area(boxes: Floats) -> Bools:
+    """Which rows of `boxes` have x1 < x2 and y1 < y2."""
     return (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
 
 
@@ -193,8 +195,7 @@ def read_answer(parsed: Parsed, meta: Mapping[str, Any], truth: Truth, empty_ans
     if text is not None and not readable:
         flags.add("unparsable")
     boxes, valid = _answered_boxes(found, meta, flags)
-    cache: dict[str | None, str | None] = {None: None}
-    labels = tuple([cache[box.label] if box.label in cache else _written_name(box.label, cache) for box in found])
+    labels = tuple([_written_name(box.label) for box in found])
     classes = _classes_of(labels, truth)
     unknown = np.zeros(len(found), dtype=np.bool_)
     if _NO_CLASS in classes:
@@ -216,13 +217,13 @@ def _answered_boxes(found: Sequence[ParsedBox], meta: Mapping[str, Any], flags: 
     """(boxes, which of them are valid); adds to `flags` what is wrong."""
     if not found:
         return np.zeros((0, 4)), np.zeros(0, dtype=np.bool_)
-    flat, size = [c for box in found for c in box.box], meta.get("image_size")
+    flat, size = [c for box in found for c in box.box], picture_size(meta)
     converted = _in_pixels(flat, str(meta.get("coord_space") or target_space(meta)), meta)
     boxes = np.array(converted, dtype=np.float64).reshape(-1, 4)
     if _are_plain(converted, size):
         return boxes, np.ones(len(boxes), dtype=np.bool_)
     finite = np.isfinite(boxes).all(axis=1)
-    valid = finite & _has_area(np.array(flat, dtype=np.float64).reshape(-1, 4)) & _has_area(boxes)
+    valid = finite & have_area(np.array(flat, dtype=np.float64).reshape(-1, 4)) & have_area(boxes)
     flags |= set() if finite.all() else {"non_finite"}
     flags |= set() if valid[finite].all() else {"invalid_box"}
     boxes = np.where(valid[:, None], boxes, 0.0)
@@ -233,9 +234,8 @@ def _answered_boxes(found: Sequence[ParsedBox], meta: Mapping[str, Any], flags: 
     return boxes, valid
 
 
-def _written_name(label: str | None, cache: dict[str | None, str | None]) -> str | None:
-    cache[label] = name = label if label is None or len(label) > _LONGEST_LABEL else _normalised(label)
-    return name
+def _written_name(label: str | None) -> str | None:
+    return label if label is None or len(label) > _LONGEST_LABEL else class_name(label)
 
 
 def _is_unknown(label: str | None, truth: Truth) -> bool:
@@ -278,7 +278,7 @@ def threshold(name: str, given: float | None, meta: Mapping[str, Any]) -> float:
     value = meta.get("iou_threshold") if given is None else given
     if value is None:
         return 0.5
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value <= 1.0:
+    if not is_number(value) or not 0.0 < value <= 1.0:
         message = f"{name}: the IoU threshold must lie in (0, 1], got {value!r}"
         raise TargetError(f"{message} in meta iou_threshold") if given is None else ValueError(message)
     return float(value)
@@ -293,8 +293,6 @@ def pairs(answer: Answer, truth: Truth, at_least: float, matching: str = "hungar
     """
     overlap = iou_matrix(answer.boxes, truth.boxes)
     usable = (overlap >= at_least) & (answer.classes[:, None] == truth.classes)
-    if not usable.any():
-        return []
     if matching == "greedy":
         return _greedy(overlap, usable)
     # The bonus decides between equal sums only; it makes the number of pairs independent of the order of the boxes.

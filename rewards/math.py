@@ -28,7 +28,7 @@ from typing import Any
 from vlrft.parse import Parsed
 from vlrft.parse.numbers import read_number
 from vlrft.parse.text import boxed, normalise
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.rewards.math_pool import pool, require_math_verify
 from vlrft.types import Score
 
@@ -43,6 +43,7 @@ _FUNCTIONS = frozenset(
 )
 _WORD = re.compile(r"(?<![\\\w])[A-Za-z]{3,}(?![\w(])")
 _LEAD_IN = re.compile(r"\A(?:so\s+|thus\s+)?(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is\b|\s*:)[\s:]*", re.I)
+_NOT_FINITE = re.compile(r"[-+]?(?:nan|inf)", re.I)
 _LETTER = re.compile(r"[(\[\"'\s]*([A-Za-z])[)\].:\"'\s]*")
 
 
@@ -82,9 +83,9 @@ def verify(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, timeout_s: f
 
 
 def _gold(target: Any) -> str:
-    if isinstance(target, int | float) and not isinstance(target, bool) and math.isfinite(target):
+    if is_number(target) and math.isfinite(target):
         target = repr(target)
-    gold = target.strip() if isinstance(target, str) else ""
+    gold = target.strip() if isinstance(target, str) and not _NOT_FINITE.fullmatch(target.strip()) else ""
     spans = boxed(gold)
     gold = _bare(spans[-1] if spans else gold)
     if not gold or len(gold) > MAX_LENGTH:

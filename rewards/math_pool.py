@@ -22,7 +22,7 @@ _FLAGS = {-signal.SIGALRM: "sandbox_timeout"}
 def require_math_verify() -> None:
     """Raise ImportError, naming the extra to install, where math-verify is missing."""
     if importlib.util.find_spec("math_verify") is None:
-        raise ImportError("math.verify needs the math-verify library: pip install 'vlrft[rewards]'")
+        raise ImportError("math.verify needs the math-verify library: pip install 'vlrft[rewards]' (README, Install)")
 
 
 class Worker:

@@ -116,6 +116,7 @@ _STOPS = str.maketrans(dict.fromkeys(".;:!?", "\n"))
 _CLOSED: dict[str, Callable[[Parsed, Any, Mapping[str, Any]], Score]] = {
     "mcq": letter,
     "yesno": yesno,
+    "yes_no": yesno,
     "label": label,
 }
 

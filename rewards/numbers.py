@@ -29,7 +29,7 @@ from typing import Any
 
 from vlrft.parse import Parsed
 from vlrft.parse.numbers import Take, read_number
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.types import Score
 
 FULL_BELOW, NOTHING_ABOVE = Fraction(1, 20), Fraction(1, 5)
@@ -131,7 +131,7 @@ def relative(
     number, flags = _answer(parsed, meta, unit, take)
     if number is None:
         return Score(value=0.0, flags=flags)
-    error = Fraction(0) if gold == 0 and abs(number) <= near else _relative_error(number, gold, eps)
+    error = _error(number, gold, near, eps)
     return Score(value=float(max(Fraction(0), 1 - error)), flags=flags)
 
 
@@ -162,7 +162,7 @@ def mra(
     number, flags = _answer(parsed, meta, unit, take)
     if number is None:
         return Score(value=0.0, flags=flags)
-    error = Fraction(0) if gold == 0 and abs(number) <= near else _relative_error(number, gold, eps)
+    error = _error(number, gold, near, eps)
     return Score(value=sum(error < 1 - t for t in THRESHOLDS) / len(THRESHOLDS), flags=flags)
 
 
@@ -185,7 +185,7 @@ def _truth(
 
 
 def _rational(name: str, value: Any) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
+    if not is_number(value) or not -math.inf < value < math.inf:
         raise TargetError(f"{name} is a finite number, got {value!r}; correct the row or choose another reward")
     if isinstance(value, int) and value.bit_length() > 1024:
         raise TargetError(f"{name} is a number that a float can hold, got one of {value.bit_length()} bits")
@@ -216,6 +216,11 @@ def _answer(
         return None, ordered(flags)
     reading = read_number(parsed.answer, unit=_unit(meta, unit), take=take)
     return reading.value, ordered(flags | ({reading.flag} if reading.flag else set()))
+
+
+def _error(number: Fraction, gold: Fraction, near: Fraction, least: float) -> Fraction:
+    """The relative error; 0 for a target of 0 that is met within `near`."""
+    return Fraction(0) if gold == 0 and abs(number) <= near else _relative_error(number, gold, least)
 
 
 def _relative_error(number: Fraction, gold: Fraction, least: float) -> Fraction:

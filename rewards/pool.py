@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vlrft.rewards.base import RewardError, TargetError
-from vlrft.rewards.call import find
+from vlrft.rewards.finding import find
 
 START_S = 120.0
 """How long a worker may take to import its reward."""
@@ -37,6 +37,13 @@ Call = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 class RewardTimeoutError(RewardError):
     """A call that took longer than the recipe allows; its worker was killed."""
+
+
+def left_by(error: SystemExit) -> RewardError:
+    """What is said of a reward that called sys.exit, which must not end the run without a word."""
+    left = RewardError(f"it called sys.exit({error.code!r}); a reward returns a number or None")
+    left.__cause__ = error
+    return left
 
 
 class _Worker:
@@ -159,13 +166,24 @@ class Pool:
             worker.ready = True
             return
         assert worker.task is not None, "a worker answers only what it was asked"
-        failures = {"target": TargetError, "error": RewardError}
-        results[worker.task] = failures[kind](value) if kind in failures else value
+        results[worker.task] = _received(kind, value)
         worker.task = None
 
     def _drop(self, worker: _Worker) -> None:
         self._alive.remove(worker)
         worker.kill()
+
+
+def _received(kind: str, value: Any) -> Any:
+    """A result, or the exception that a worker met, with its traceback as a note."""
+    if kind == "target":
+        return TargetError(value)
+    if kind != "error":
+        return value
+    message, where = value
+    failed = RewardError(message)
+    failed.add_note(where)
+    return failed
 
 
 def _kill_all(workers: list[_Worker]) -> None:
@@ -195,7 +213,8 @@ def _answer_calls(connection: Connection) -> None:
     try:
         function = find(name, kwargs, asynchronous=True)
     except Exception as error:
-        connection.send(("failed", f"{type(error).__name__}: {error}"))
+        says_it_all = isinstance(error, ImportError | AttributeError | ValueError)
+        connection.send(("failed", str(error) if says_it_all else f"{type(error).__name__}: {error}"))
         return
     connection.send(("ready", None))
     while True:
@@ -214,9 +233,10 @@ def _answer(function: Any, positional: tuple[Any, ...], named: Mapping[str, Any]
         return pickle.dumps(("value", result))
     except TargetError as error:
         return pickle.dumps(("target", str(error)))
+    except SystemExit as error:
+        return pickle.dumps(("error", (str(left_by(error)), traceback.format_exc())))
     except Exception as error:
-        traceback.print_exc()
-        return pickle.dumps(("error", f"{type(error).__name__}: {error}"))
+        return pickle.dumps(("error", (f"{type(error).__name__}: {error}", traceback.format_exc())))
 
 
 async def _awaited(result: Any) -> Any:

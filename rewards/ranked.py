@@ -27,7 +27,7 @@ from typing import Any
 
 from vlrft.parse import Parsed, normalise
 from vlrft.parse.lists import read_list
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.types import Score
 
 DUPLICATE_FACTOR = 0.9
@@ -168,8 +168,7 @@ def _golds(name: str, target: Any) -> tuple[dict[str, int], tuple[float, ...]]:
     gains: list[float] = []
     for index, gold in enumerate(target):
         item, gain = (gold.get("item"), gold.get("gain", 1.0)) if isinstance(gold, Mapping) else (gold, 1.0)
-        real = isinstance(gain, int | float) and not isinstance(gain, bool)
-        if not real or not math.isfinite(gain) or gain < 0.0:
+        if not is_number(gain) or not math.isfinite(gain) or gain < 0.0:
             raise TargetError(f"{name}: gold {gold!r} has gain {gain!r}; a gain is a finite number, not negative")
         for synonym in _synonyms(name, gold, item):
             if names.setdefault(synonym, index) != index:

@@ -6,6 +6,7 @@ A schedule is a list of `[step, value]` with ascending steps; steps are finished
 from __future__ import annotations
 
 import bisect
+import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,11 @@ def check_weight(name: str, weight: float | Points) -> None:
             raise ValueError(f"reward {name!r} has weight {value!r}; a weight is finite and not negative")
 
 
+def is_scheduled(weight: float | Points) -> bool:
+    """True for a weight that changes over the stage."""
+    return not isinstance(weight, int | float)
+
+
 def check_steps(what: str, points: Sequence[Sequence[Any]]) -> None:
     """Raise ValueError unless `points` is a list of [step, value] with ascending steps from 0 on."""
     if isinstance(points, str) or not isinstance(points, Sequence) or not points:
@@ -59,12 +65,27 @@ def is_schedule(option: Any) -> bool:
     return isinstance(option, Mapping) and set(option) == {"schedule"}
 
 
+def _meant_as_schedule(option: Any) -> bool:
+    if not isinstance(option, Mapping):
+        return False
+    near = difflib.get_close_matches("schedule", map(str, option), n=1, cutoff=0.75)
+    return bool(near) and isinstance(option.get(near[0]), list | tuple)
+
+
 def options_by_step(name: str, kwargs: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     """The options of a reward from each step on at which one of them jumps; the first entry is for step 0.
+
+    Raises ValueError, naming reward and option, for a schedule that is none, or is misspelt.
 
     Example: options_by_step("f", {"t": {"schedule": [[0, 0.5], [9, 0.75]]}}) == [(0, {"t": 0.5}), (9, {"t": 0.75})]
     """
     schedules = {key: option["schedule"] for key, option in kwargs.items() if is_schedule(option)}
+    for key, option in kwargs.items():
+        if not is_schedule(option) and _meant_as_schedule(option):
+            raise ValueError(
+                f"reward {name!r}: option {key!r}: {option!r:.80} is no schedule; write "
+                "{schedule: [[step, value], ...]}, with no other key"
+            )
     for key, points in schedules.items():
         check_steps(f"reward {name!r}: option {key!r}", points)
     starts = sorted({0} | {step for points in schedules.values() for step, _ in points})

@@ -1,7 +1,7 @@
 """One expected region: a mask, or a box with points in it that a segmenter turns into a mask.
 
 Target: seg.mask_iou: run lengths `{"size": [h, w], "counts": text or list}`, polygons `[[x, y, x, y, ...], ...]` in
-`meta["target_space"]` (which need `image_size`; `[]` is the empty mask), or rows of 0 and 1. seg.box_point:
+`meta["target_space"]` (normalised ones need `image_size`; `[]` is the empty mask), or rows of 0 and 1. seg.box_point:
 `{"box": [x1, y1, x2, y2], "points": [[x, y], ...]}`, which needs `image_size`.
 
 Meta: as for box.*. Run lengths and arrays are in pixels of the stored image, whatever the spaces.
@@ -35,7 +35,7 @@ from vlrft.coords import Box, CoordError, check_size, convert
 from vlrft.parse import Parsed
 from vlrft.parse.boxes import parse_box_points, says_nothing
 from vlrft.parse.masks import ParsedMask, parse_masks, run_lengths
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.rewards.box import (
     OVERHANG,
     box_in_pixels,
@@ -53,6 +53,8 @@ TAU_POINT = 100 / math.hypot(840, 840)
 """Mean distance of the points, likewise: 100 pixels at 840 x 840."""
 
 _MOST_PIXELS = 2**31 - 1
+_LARGEST_SIDE = 16_384
+"""Of an image whose size only the polygons tell."""
 _MOST_POLYGONS = 1000
 _LONGEST_OUTLINE = 200
 """Of one mask, as a multiple of the image's width and height together: drawing costs memory by its length."""
@@ -70,6 +72,7 @@ def mask_iou(
 
     Example: score("seg.mask_iou", "<answer>[[1,1],[1,0]]</answer>", {"size": [2, 2], "counts": [0, 4]}) -> 0.75
     """
+    meta = _with_size(parsed, target, meta)
     truth = _true_mask(target, meta)
     flags = set(parsed.flags)
     if parsed.answer is None:
@@ -84,11 +87,37 @@ def mask_iou(
     return Score(value=_iou(mask, truth) / len(found), flags=ordered(flags))
 
 
+def _with_size(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`meta` with an image just large enough for the polygons of target and answer, where nobody says its size.
+
+    Pixels outside all polygons are in neither mask, so that the value is that of any larger image. Normalised polygons
+    stay an error: how fine they are to be drawn is not known.
+    """
+    if (
+        meta.get("image_size") is not None
+        or not isinstance(target, list | tuple)
+        or target_space(meta) != "abs_original"
+    ):
+        return meta
+    if meta.get("coord_space") not in (None, "abs_original") or not all(_is_outline(row) for row in target):
+        return meta
+    if _is_binary(target):
+        return meta  # an array says its size itself
+    found = parse_masks(parsed.answer) if parsed.answer is not None else []
+    rows = [*target, *(row for mask in found[:1] if mask.size is None for row in mask.rows if _is_outline(row))]
+    furthest = (max((abs(c) for row in rows for c in row[axis::2]), default=1.0) for axis in (0, 1))
+    return {**meta, "image_size": [min(max(1, math.ceil(side)), _LARGEST_SIDE) for side in furthest]}
+
+
+def _is_outline(row: Any) -> bool:
+    return isinstance(row, list | tuple) and len(row) >= 6 and all(is_number(c) and math.isfinite(c) for c in row)
+
+
 def _coco() -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise ImportError("seg.mask_iou needs pycocotools: pip install 'vlrft[detection]'") from error
+        raise ImportError("seg.mask_iou needs pycocotools: pip install 'vlrft[rewards]' (README, Install)") from error
     return mask
 
 
@@ -121,7 +150,7 @@ def _true_mask(target: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
             f'a mask target is {{"size", "counts"}}, polygons [[x, y, ...]] or rows of 0 and 1, got {target!r}'
         )
     rows = [list(row) for row in target]
-    if not all(isinstance(c, int | float) and not isinstance(c, bool) for row in rows for c in row):
+    if not all(is_number(c) for row in rows for c in row):
         raise TargetError("mask target: a polygon or row holds something that is not a number")
     if grid is None and _is_binary(rows) and space != "norm_1" and len({len(row) for row in rows}) == 1:
         grid = len(rows), len(rows[0])
@@ -275,7 +304,7 @@ def _true_box_points(target: Any, meta: Mapping[str, Any]) -> tuple[Box, list[tu
     points = []
     for point in target["points"]:
         sound = isinstance(point, list | tuple) and len(point) == 2
-        if not sound or not all(isinstance(c, int | float) and not isinstance(c, bool) for c in point):
+        if not sound or not all(map(is_number, point)):
             raise TargetError(f"seg.box_point target: a point is [x, y], got {point!r}")
         x, y = _point_in_pixels(point, target_space(meta), meta)
         slack = max(1.0, OVERHANG * width), max(1.0, OVERHANG * height)

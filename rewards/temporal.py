@@ -25,12 +25,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 from vlrft.parse import Parsed
 from vlrft.parse.boxes import says_nothing
 from vlrft.parse.spans import ParsedSpan, read_spans
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.types import Score
 
 Span = tuple[float, float]
@@ -131,7 +131,7 @@ def multi_iou(
     flags = set(parsed.flags)
     if parsed.answer is None:
         return Score(value=0.0, flags=ordered(flags))
-    found = read_spans(parsed.answer, bare=bare)
+    found = read_spans(parsed.answer, bare=bare, relative=meta.get("unit") == "relative")
     if not found and says_nothing(parsed.answer, empty_answers):
         return Score(value=0.0 if truths else 1.0, flags=ordered(flags))
     wrong = next((flag for span in found if (flag := _fault(span, point=False))), "" if found else "unparsable")
@@ -153,7 +153,7 @@ def _score_last(
     flags = set(parsed.flags)
     if parsed.answer is None:
         return Score(value=0.0, flags=ordered(flags))
-    found = read_spans(parsed.answer, bare=bare)
+    found = read_spans(parsed.answer, bare=bare, relative=meta.get("unit") == "relative")
     if not found:
         return Score(value=0.0, flags=ordered(flags | {"unparsable"}))
     flags |= {"several_answers"} if len(found) > 1 else set()
@@ -194,7 +194,7 @@ def _merged_overlap(spans: Sequence[Span], truths: Sequence[Span]) -> float:
     """Intersection over union of two sets of spans, each merged first."""
     if not truths:
         return 0.0
-    ours, theirs = _merge(spans), _merge(truths)
+    ours, theirs = merged(spans), merged(truths)
     shared, i, j = 0.0, 0, 0
     while i < len(ours) and j < len(theirs):
         shared += max(0.0, min(ours[i][1], theirs[j][1]) - max(ours[i][0], theirs[j][0]))
@@ -206,14 +206,15 @@ def _merged_overlap(spans: Sequence[Span], truths: Sequence[Span]) -> float:
     return min(1.0, max(0.0, shared / union)) if 0.0 < union < math.inf else 0.0
 
 
-def _merge(spans: Sequence[Span]) -> list[Span]:
-    merged: list[Span] = []
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """What `spans` cover, as few spans in order; those that touch become one, and a moment stays one."""
+    found: list[Span] = []
     for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
         else:
-            merged.append((start, end))
-    return merged
+            found.append((start, end))
+    return found
 
 
 def _cut(span: Span, meta: Mapping[str, Any]) -> Span:
@@ -226,7 +227,7 @@ def _cut(span: Span, meta: Mapping[str, Any]) -> Span:
 
 def _duration(meta: Mapping[str, Any]) -> float:
     duration = meta.get("duration")
-    if not _is_number(duration) or not 0.0 < duration <= sys.float_info.max:
+    if not is_number(duration) or not 0.0 < duration <= sys.float_info.max:
         raise TargetError(
             f"meta['duration'] is the video's length in seconds, above 0, got {duration!r}; correct the row"
         )
@@ -259,7 +260,7 @@ def _true_spans(target: Any, meta: Mapping[str, Any]) -> list[Span]:
 
 def _true_span(target: Any, meta: Mapping[str, Any]) -> Span:
     """The target, cut to the video where its duration is known. Raises TargetError."""
-    if not isinstance(target, list | tuple) or len(target) != 2 or not all(_is_number(t) for t in target):
+    if not isinstance(target, list | tuple) or len(target) != 2 or not all(map(is_number, target)):
         raise TargetError(f"a span target is [start, end] in seconds, got {target!r}; correct the row")
     if not all(abs(t) < math.inf and 0.0 <= t <= target[1] for t in target):
         raise TargetError(f"span target {target!r} must be finite with 0 <= start <= end, in seconds; correct the row")
@@ -279,7 +280,3 @@ def _as_floats(span: Sequence[float]) -> Span:
         return float(span[0]), float(span[1])
     except OverflowError as error:
         raise TargetError(f"span target {span!r} is too large for a time in seconds; correct the row") from error
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -203,7 +203,9 @@ def _tokenizer() -> Any:
     try:
         from rouge_score.tokenizers import DefaultTokenizer
     except ImportError as error:
-        raise ImportError("text.rouge and med.open need rouge-score: pip install 'vlrft[rewards]'") from error
+        raise ImportError(
+            "text.rouge and med.open need rouge-score: pip install 'vlrft[rewards]' (README, Install)"
+        ) from error
     return DefaultTokenizer(use_stemmer=True)
 
 
@@ -212,7 +214,9 @@ def _rapidfuzz() -> Any:
     try:
         import rapidfuzz
     except ImportError as error:
-        raise ImportError("text.* and med.open need rapidfuzz: pip install 'vlrft[rewards]'") from error
+        raise ImportError(
+            "text.* and med.open need rapidfuzz: pip install 'vlrft[rewards]' (README, Install)"
+        ) from error
     return rapidfuzz
 
 

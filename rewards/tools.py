@@ -31,7 +31,7 @@ from typing import Any
 from vlrft.coords import Box, CoordError, InvalidBoxError, convert, validate_box
 from vlrft.parse import Parsed, visible_length
 from vlrft.parse.calls import ToolCall, as_call, as_calls, outside_reasoning, parse_calls, read_json
-from vlrft.rewards.base import TargetError, ordered
+from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.rewards.box import intersection_over_union, target_space, true_box
 from vlrft.rewards.structure import assign, check_json, scalar_key, too_large, tree_f1
 from vlrft.types import Score
@@ -46,6 +46,8 @@ FREE_CALLS = 2
 """Calls that an economical solution may make where at least one is required, as in CodeVision."""
 
 _TAG = re.compile(r"</?[A-Za-z_]+>")
+_MOST_COUNTED = 10_000
+"""Calls that a row may state as a number."""
 _LOOSE = frozenset({"no_answer", "several_answers", "lenient"})
 """Flags that speak of the answer tags, not of calls."""
 
@@ -85,30 +87,33 @@ def visual(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, budget: int 
     Range: [0, 1]
 
     Accuracy: `meta["accuracy"]` (or `correct`), else whether the answer equals the target's `answer`; where there is
-    neither it does not apply. Where no op is required, recall is 1 iff nothing was called; where some is and nothing
-    was called, economy is 0. Format: every block is a call, and exactly one answer follows the reasoning.
+    neither it does not apply. Where no op is required, recall is 1 iff no call was tried; without calls economy is 1.
+    Format: every block is a call, and exactly one answer follows the reasoning; calls that cannot be read earn nothing.
 
     budget: calls that cost nothing; by default (or `meta["budget"]`) the number of required ops but at least 2, and 0
     where none is required.
 
-    Example: score("tool.visual", "<answer>7</answer>", {"ops": ["crop"]}, {"accuracy": 1}) -> 0.6
+    Example: score("tool.visual", "<answer>7</answer>", {"ops": ["crop"]}, {"accuracy": 1}) -> 0.7
     """
     ops, box = _required(target, meta)
     right = _accuracy(parsed, target, meta)
     budget = _budget(meta, budget, len(ops))
     made, flags = _calls_made("tool.visual", parsed, meta)
-    if made is None:
+    if made is None and "no_answer" in flags:
         return Score(value=0.0, flags=flags)
+    unreadable = made is None
+    made = list(parse_calls(parsed.text).calls) if made is None else made
+    attempted = unreadable or bool(made)
     used = [max((_fit(op, c, box, meta) for c in made), default=0.0) for op in ops]
     hits = sum(any(_is_op(op, c) for c in made) for op in ops)
     others = {_squeezed(c.name) for c in made if not any(_is_op(op, c) for op in ops)}
-    well_formed = parsed.answer is not None and not _LOOSE & set(parsed.flags)
+    well_formed = parsed.answer is not None and not unreadable and not _LOOSE & set(parsed.flags)
     parts: dict[str, float | None] = {
         "tool.visual.accuracy": right,
-        "tool.visual.recall": math.fsum(used) / len(ops) if ops else float(not made),
-        "tool.visual.ops_f1": 2.0 * hits / (len(ops) + hits + len(others)) if ops or made else 1.0,
+        "tool.visual.recall": math.fsum(used) / len(ops) if ops else float(not attempted),
+        "tool.visual.ops_f1": 2.0 * hits / (len(ops) + hits + len(others)) if ops or made else float(not attempted),
         "tool.visual.format": float(well_formed),
-        "tool.visual.economy": min(1.0, budget / len(made)) if made else float(not ops),
+        "tool.visual.economy": min(1.0, budget / len(made)) if made else 1.0,
     }
     weighed = [(w, v) for w, v in zip((0.5, 0.2, 0.1, 0.1, 0.1), parts.values(), strict=True) if v is not None]
     value = math.fsum(w * v for w, v in weighed) / math.fsum(w for w, _ in weighed)
@@ -121,6 +126,8 @@ def efficiency(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Formula: min(1, needed / calls), 1 where no call was made
     Range: [0, 1]
 
+    `meta["calls"]` may also be the number of calls, or a list of names.
+
     Example: score("tool.efficiency", '<answer>[{"name": "f"}, {"name": "f"}]</answer>', {"needed": 1}) -> 0.5
     """
     needed = target.get("needed") if isinstance(target, Mapping) else None
@@ -128,10 +135,20 @@ def efficiency(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
         raise TargetError(
             f'tool.efficiency: the target must be {{"needed": number of calls, 0 or more}}, got {target!r}'
         )
-    made, flags = _calls_made("tool.efficiency", parsed, meta)
+    made, flags = _calls_made("tool.efficiency", parsed, _named_calls(meta))
     if made is None:
         return Score(value=0.0, flags=flags)
     return Score(value=min(1.0, needed / len(made)) if made else 1.0, flags=flags)
+
+
+def _named_calls(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`meta` with `calls` as a list of calls where it is their number or a list of their names."""
+    calls = meta.get("calls")
+    if isinstance(calls, int) and not isinstance(calls, bool) and 0 <= calls <= _MOST_COUNTED:
+        return {**meta, "calls": [{"name": "call"}] * calls}
+    if isinstance(calls, list | tuple) and calls and all(isinstance(name, str) and name for name in calls):
+        return {**meta, "calls": [{"name": name} for name in calls]}
+    return meta
 
 
 def result(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -188,9 +205,7 @@ def _value(key: str, made: Any, true: Any) -> float:
 
 def _as_box(value: Any) -> Box | None:
     """A valid box, or None."""
-    numbers = isinstance(value, list | tuple) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) for v in value
-    )
+    numbers = isinstance(value, list | tuple) and all(map(is_number, value))
     try:
         return validate_box(value) if numbers else None
     except InvalidBoxError:

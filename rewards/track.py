@@ -32,7 +32,7 @@ from vlrft.coords import Box, CoordError, InvalidBoxError, check_size, clip_box,
 from vlrft.parse import Parsed
 from vlrft.parse.tracks import ParsedFrame, read_track
 from vlrft.rewards.base import TargetError, ordered
-from vlrft.rewards.box import intersection_over_union, target_space, true_box
+from vlrft.rewards.box import intersection_over_union, picture_size, target_space, true_box
 from vlrft.types import Score
 
 _NO_BOX = (math.nan,) * 4
@@ -71,7 +71,7 @@ def mean_iou(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
         if entry.box is None:
             total += 1.0 if truth is None else 0.0
             continue
-        box, wrong = _checked(entry.box, pixels[order], meta.get("image_size"))
+        box, wrong = _checked(entry.box, pixels[order], picture_size(meta))
         flags |= wrong
         if box is not None and truth is not None:
             total += intersection_over_union(box, truth)
@@ -116,7 +116,7 @@ def _lies_inside(box: Box, image_size: Sequence[float] | None) -> bool:
 
 def _in_pixels(boxes: Sequence[Sequence[float]], space: str, meta: Mapping[str, Any]) -> list[Box]:
     """`boxes` in pixels of the stored image, all converted at once, since a track has many."""
-    sizes = {"image_size": meta.get("image_size"), "input_size": meta.get("input_size")}
+    sizes = {"image_size": picture_size(meta), "input_size": meta.get("input_size")}
     flat = convert([c for box in boxes for c in box], space, "abs_original", **sizes)
     return list(zip(flat[0::4], flat[1::4], flat[2::4], flat[3::4], strict=True))
 
@@ -149,7 +149,7 @@ def _usual_boxes(boxes: Sequence[Any], meta: Mapping[str, Any]) -> list[Box] | N
             return None
     try:
         pixels = _in_pixels(boxes, target_space(meta), meta)
-        image_size = None if meta.get("image_size") is None else check_size(meta["image_size"])
+        image_size = None if picture_size(meta) is None else check_size(picture_size(meta))
     except (CoordError, OverflowError, TypeError):
         return None  # true_box says what is wrong
     return pixels if all(_lies_inside(box, image_size) for box in pixels) else None

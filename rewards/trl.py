@@ -1,111 +1,156 @@
-"""The built-in rewards with TRL's signature, for a trainer that calls `f(prompts, completions, **columns)`."""
+"""Our rewards with TRL's signature, for a trainer that calls `f(prompts=..., completions=..., **columns)`."""
 
 from __future__ import annotations
 
-import itertools
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vlrft.parse import parse
-from vlrft.rewards.base import Judged, TargetError
-from vlrft.rewards.call import as_score, find, takes_columns, takes_group
+from vlrft.rewards.base import TargetError
+from vlrft.rewards.grouping import Row
+from vlrft.rewards.messages import text_of
+from vlrft.rewards.plain import plain
+from vlrft.rewards.rows import RowJudge
+from vlrft.rewards.settings import Rewards, settings_of
 from vlrft.types import Score
 
 ColumnReward = Callable[..., list[float | None]]
 
 
-def as_trl(name: str, *, meta: Mapping[str, Any] | None = None, **kwargs: Any) -> ColumnReward:
-    """`name` as `f(completions, prompts=None, **columns) -> list[float | None]`, with `__name__` set to it.
-
-    The data set's column `target` is the target; every other column that is a list with one entry per completion is
-    read as a key of the reward's `meta` (`image_size`, `coord_space`, `output_mode`, ...). TRL's `completion_ids` give
-    `num_tokens`, and the last text of the user in `prompts` gives `prompt`, where no column of that name says it.
-    A group-aware reward sees as one group the neighbours whose prompt and target are equal, as TRL repeats them; with
-    a column `sample_id`, those that share it.
-    meta: the same keys where they are equal for all rows; a column wins over it. kwargs: the reward's options.
-
-    Example: GRPOTrainer(..., reward_funcs=[as_trl("box.iou", meta={"coord_space": "norm_1000"})])
-    """
-    function = find(name, kwargs)
-    if takes_columns(function):
-        raise ValueError(f"reward {name!r} has TRL's signature already; give the function itself to the trainer")
-    fixed = dict(meta or {})
-    grouped = takes_group(function)
-
-    def reward(completions: Sequence[Any], prompts: Any = None, **columns: Any) -> list[float | None]:
-        texts = [text_of(completion) for completion in completions]
-        known = [{**fixed, **row} for row in _rows(len(texts), prompts, columns)]
-        targets = [row.pop("target", None) for row in known]
-        keys = [row.get("sample_id", (_question(prompts, i), targets[i])) for i, row in enumerate(known)]
-        values: list[float | None] = []
-        for rows in _groups(keys) if grouped else ([i] for i in range(len(texts))):
-            chosen = [texts[i] for i in rows], targets[rows[0]], [known[i] for i in rows]
-            try:
-                results = _call(function, *chosen, grouped=grouped)
-            except TargetError as error:
-                raise TargetError(
-                    f"{name}, row {rows[0]} (columns: {', '.join(sorted(columns)) or 'none'}): {error}"
-                ) from error
-            values += [as_score(name, result).value for result in results]
-        return values
-
-    reward.__name__ = reward.__qualname__ = name
-    reward.__doc__ = getattr(function, "func", function).__doc__
-    return reward
-
-
-def _rows(count: int, prompts: Any, columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the columns say of each completion; an entry that is None says nothing."""
-    lists = {key: column for key, column in columns.items() if isinstance(column, list) and len(column) == count}
-    ids = lists.pop("completion_ids", None)
-    for i in range(count):
-        row = {key: column[i] for key, column in lists.items() if column[i] is not None}
-        if ids is not None:
-            row.setdefault("num_tokens", len(ids[i]))
-        question = _question(prompts, i)
-        if question is not None:
-            row.setdefault("prompt", question)
-        yield row
-
-
-def _groups(keys: Sequence[Any]) -> Iterator[list[int]]:
-    """Runs of neighbours with equal keys."""
-    for _, members in itertools.groupby(range(len(keys)), key=lambda i: keys[i]):
-        yield list(members)
-
-
-def _call(
-    function: Callable[..., Any],
-    texts: Sequence[str],
-    target: Any,
-    metas: Sequence[Mapping[str, Any]],
+def as_trl(
+    rewards: Rewards,
+    /,
     *,
-    grouped: bool,
-) -> Sequence[Score]:
-    parsed = [parse(t, str(m.get("output_mode") or "think")) for t, m in zip(texts, metas, strict=True)]
-    if not grouped:
-        return [function(parsed[0], target, metas[0])]
-    group = Judged(parsed=tuple(parsed), parts=({},) * len(parsed), target=target, meta=tuple(metas))
-    results: list[Score] = function(group)
-    return results
+    meta: Mapping[str, Any] | None = None,
+    target: str = "target",
+    json_target: bool = False,
+    name: str | None = None,
+    correct: str | None = None,
+    combine: str | None = None,
+    lenient_extraction: bool | None = None,
+    num_generations: int | None = None,
+    max_errors: int | None = None,
+    **options: Any,
+) -> TrlReward:
+    """A reward, or several composed, as `f(completions, prompts=None, **columns) -> list[float | None]`.
+
+    rewards: the name of one; or names with weights, `{"box.iou": 0.9, "format.think_answer": 0.1}`; or a list of what a
+    recipe's `rewards.funcs` says, with gates, schedules and all; or a recipe's whole `rewards` block. Several give
+    their weighted mean over those that apply. For separate curves give the trainer one `as_trl` per reward instead.
+
+    meta: what is equal for all rows; a column wins over it.
+    target: the column of the targets; json_target: a target that is a text is parsed as JSON.
+    name: the callable's `__name__`, under which TRL logs it; by default the reward's, or the names joined by "+".
+    correct: "box.iou >= 0.5", which answers are right, for rewards that pay right ones only (`length.*`).
+    combine, max_errors: as in a recipe (`mean`, 0). lenient_extraction: read answers without tags too.
+    num_generations: how many rows in a row are one group; None: a run of rows that are equal in all columns but those
+    of one completion (`OF_COMPLETION`). With a column `sample_id`, rows that share it.
+    options: those of a single reward.
+
+    Columns, lists, tuples or arrays with one entry per completion, are keys of the rewards' meta; a column `meta` of
+    mappings is unpacked. `completion_ids` give `num_tokens`, the last text of the user in `prompts` gives `prompt`,
+    `trainer_state` the step for schedules, and the parts of several rewards go to `log_metric`.
+
+    Raises ValueError for what cannot work; the callable TargetError, naming row and columns, for a target or meta that
+    cannot be judged against.
+
+    Example: GRPOTrainer(..., reward_funcs=[as_trl("box.iou", target="solution", meta={"coord_space": "norm_1000"})])
+    """
+    settings = settings_of(
+        rewards, options, meta=meta, target=target, json_target=json_target, name=name, correct=correct,
+        combine=combine, lenient=lenient_extraction, num_generations=num_generations, max_errors=max_errors,
+    )  # fmt: skip
+    rows = RowJudge(settings)
+    if settings.single and rows.judge.entries[0].columns:
+        raise ValueError(
+            f"reward {rewards!r} has TRL's signature already; give the function itself to the trainer, or name it in a "
+            "list of several"
+        )
+    return TrlReward(rows)
 
 
-def _question(prompts: Any, i: int) -> str | None:
-    """The text of the prompt of completion `i`: a string, or messages, of which the user's last one counts."""
-    if prompts is None:
-        return None
-    prompt = prompts[i]
-    return prompt if isinstance(prompt, str) else _last_text(prompt, "user")
+class TrlReward:
+    """What `as_trl` makes. It pickles; an instance keeps the state of its stateful rewards."""
+
+    def __init__(self, rows: RowJudge) -> None:
+        self.rows = rows
+        self.__name__ = self.__qualname__ = rows.settings.name
+        self.__doc__ = rows.doc
+
+    def __reduce__(self) -> tuple[Callable[..., TrlReward], tuple[Any, ...]]:
+        return TrlReward, (self.rows,)
+
+    def __repr__(self) -> str:
+        return f"<reward {self.__name__} with TRL's signature>"
+
+    def __call__(self, completions: Sequence[Any], prompts: Any = None, **columns: Any) -> list[float | None]:
+        rows = read_rows(self.rows.settings.target, completions, prompts, columns)
+        step = getattr(columns.get("trainer_state"), "global_step", None)
+        scores = self.rows.score(rows, step)
+        if not self.rows.settings.single and callable(log := columns.get("log_metric")):
+            for part, mean in means(scores).items():
+                log(f"rewards/{self.__name__}/{part}", mean)
+        return [score.value for score in scores]
 
 
-def text_of(completion: Any) -> str:
-    """The text of one of TRL's completions: a string, or messages, of which the last one of the assistant counts."""
-    return completion if isinstance(completion, str) else _last_text(completion, "assistant")
+def means(scores: Sequence[Score]) -> dict[str, float]:
+    """Of every part, over the completions that it applies to."""
+    parts = dict.fromkeys(part for score in scores for part in score.parts)
+    given = {part: [v for score in scores if (v := score.parts.get(part)) is not None] for part in parts}
+    return {part: statistics.fmean(values) for part, values in given.items() if values}
 
 
-def _last_text(messages: Sequence[Mapping[str, Any]], role: str) -> str:
-    turns = [message for message in messages if message.get("role", role) == role]
-    content = turns[-1].get("content") if turns else ""
-    if isinstance(content, list):
-        content = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-    return content or ""
+def read_rows(
+    target: str, completions: Sequence[Any], prompts: Any, columns: Mapping[str, Any], what: str = "columns"
+) -> list[Row]:
+    """One Row per completion. A column's entry that is None says nothing; other columns than one-per-row are left.
+
+    Raises TypeError for completions that are no list, ValueError for a column of targets of another length.
+    """
+    if isinstance(completions, str | bytes | Mapping):
+        raise TypeError(f"completions is a list with one entry per completion, got {completions!r:.80}")
+    count = len(completions)
+    lists = {key: list(column) for key, column in columns.items() if _is_column(column, count)}
+    if target in columns and target not in lists:
+        raise ValueError(f"the column {target!r} must have one entry per completion ({count}): {columns[target]!r:.80}")
+    where = f"({what}: {', '.join(sorted(lists)) or 'none'})"
+    ids = lists.pop("completion_ids", None)
+    rows = []
+    for i, known in enumerate(_known(lists, count)):
+        if ids is not None and ids[i] is not None:
+            known.setdefault("num_tokens", len(ids[i]))
+        question = None if prompts is None else text_of(prompts[i], "user")
+        if question is not None:
+            known.setdefault("prompt", question)
+        rows.append(
+            Row(
+                text=text_of(completions[i]),
+                target=known.pop(target, None),
+                meta=known,
+                where=f"row {i} {where}",
+                shared=None if prompts is None else prompts[i],
+            )
+        )
+    return rows
+
+
+def _is_column(column: Any, count: int) -> bool:
+    listed = isinstance(column, Sequence) and not isinstance(column, str | bytes)
+    array = hasattr(column, "tolist") and hasattr(column, "__len__") and getattr(column, "ndim", 1) > 0
+    return (listed or array) and len(column) == count
+
+
+def _known(lists: Mapping[str, Sequence[Any]], count: int) -> Iterator[dict[str, Any]]:
+    for i in range(count):
+        row = {key: value for key, column in lists.items() if (value := plain(column[i])) is not None}
+        yield unpacked(row, f"row {i}")
+
+
+def unpacked(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """`row` with what its own key `meta` holds laid under it."""
+    if "meta" not in row:
+        return row
+    inner = row.pop("meta")
+    if not isinstance(inner, Mapping):
+        raise TargetError(f"{where}: 'meta' must be a mapping of keys of the rewards' meta, got {inner!r:.80}")
+    return {**{str(key): value for key, value in inner.items() if value is not None}, **row}

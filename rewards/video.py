@@ -3,9 +3,10 @@
 Target: `video.temporal_contrast` called alone: the accuracies, in [0, 1], of all rollouts on the ordered frames. In a
 run both rewards take the accuracies from what the other rewards said, and the target is not looked at.
 
-Meta: `control`: accuracies of rollouts on the same frames shuffled; `margin` and `bonus` override the options; `index`:
-which of the target's rollouts this completion is, where they are not as many as the completions. `video.semantic`:
-`media`, handed to the embedder as it is; `accuracy` of this completion where no run knows it.
+Meta: `control`: accuracies of rollouts on the same frames shuffled, which every sample must bring: nothing in a run
+rolls out on shuffled frames by itself so far. `margin` and `bonus` override the options; `index`: which of the target's
+rollouts this completion is, where they are not as many as the completions. `video.semantic`: `media`, handed to the
+embedder as it is; `accuracy` of this completion where no run knows it.
 
 Answer: not read by `video.temporal_contrast`. `video.semantic` reads the reasoning after its first sentence, which only
 opens it; where nothing is left the value is 0, and in the output mode `direct`, which has no reasoning, it is None.
@@ -28,7 +29,7 @@ from typing import Any, TypeGuard
 
 from vlrft.parse import Parsed, words
 from vlrft.registry import resolve
-from vlrft.rewards.base import Judged, RewardError, TargetError, ordered
+from vlrft.rewards.base import Judged, RewardError, TargetError, is_number, ordered
 from vlrft.types import Score
 
 Embedder = Callable[[Sequence[str], Any], Any]
@@ -53,7 +54,8 @@ def temporal_contrast(
 
     accuracy: the name of the reward, in a run, that says how right each completion is; None there = None here. Called
     alone, the accuracies are the target; as long as the group, it is taken in order, else `meta["index"]` says which
-    one this completion is, and without it the value is the mean over all rollouts.
+    one this completion is. Without it the value is what a right answer of the group gets (0 where none is right), and
+    the parts `rollout_0`, `rollout_1`, ... are what each of them gets.
 
     margin: by how much the ordered mean must exceed the control's.
 
@@ -76,15 +78,12 @@ def temporal_contrast(
     margin = _setting("margin", meta, margin, least=-1.0)
     bonus = _setting("bonus", meta, bonus, least=0.0)
     helps = math.fsum(ours) / len(ours) - math.fsum(control) / len(control) > margin + _ROUNDING
-
-    def worth(value: float) -> float:
-        return bonus if helps and value > correct_above else 0.0
-
+    worth = {value: bonus if helps and value > correct_above else 0.0 for value in ours}
     if not known:
-        mean = math.fsum(map(worth, ours)) / len(ours)
-        return [Score(value=min(1.0, mean), flags=parsed.flags) for parsed in group.parsed]
+        parts = {f"rollout_{i}": worth[value] for i, value in enumerate(ours)}
+        return [Score(value=max(worth.values()), parts=parts, flags=parsed.flags) for parsed in group.parsed]
     pairs = zip(known, group.parsed, strict=True)
-    return [Score(value=None if value is None else worth(value), flags=parsed.flags) for value, parsed in pairs]
+    return [Score(value=None if value is None else worth[value], flags=parsed.flags) for value, parsed in pairs]
 
 
 def _rollouts_of_call(ours: Sequence[float], group: Judged) -> list[float | None]:
@@ -115,7 +114,7 @@ def _accuracies(what: str, values: Any) -> list[float]:
     usable = isinstance(values, list | tuple) and values and all(_is_share(value) for value in values)
     if not usable:
         raise TargetError(
-            f"{what} is a list of accuracies in [0, 1], at least one, got {values!r}; give one for each rollout"
+            f"{what} is a list of accuracies in [0, 1], at least one, got {values!r:.120}; give one for each rollout"
         )
     return [float(value) for value in values]
 
@@ -124,7 +123,7 @@ def _setting(name: str, meta: Mapping[str, Any], option: float, *, least: float)
     """`meta[name]`, or the option where meta says nothing."""
     value = meta.get(name)
     stated = option if value is None else value
-    if not _is_number(stated) or not least <= stated <= 1.0:
+    if not is_number(stated) or not least <= stated <= 1.0:
         message = f"{name} of video.temporal_contrast must lie in [{least:g}, 1], got {stated!r}"
         raise ValueError(message) if value is None else TargetError(f"meta[{name!r}]: {message}")
     return float(stated)
@@ -258,8 +257,4 @@ def _unit(vectors: Any) -> Any:
 
 
 def _is_share(value: Any) -> TypeGuard[float]:
-    return _is_number(value) and 0.0 <= value <= 1.0
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number(value) and 0.0 <= value <= 1.0

@@ -90,3 +90,26 @@ def test_empty_and_broken(name: str) -> None:
 def test_bad_targets(name: str, target: Any) -> None:
     with pytest.raises(TargetError, match=f"compat.chartmimic.{name}"):
         value(name, "", target)
+
+
+def test_programs_are_drawn_in_the_sandbox() -> None:
+    pytest.importorskip("matplotlib")
+    program = "import matplotlib.pyplot as plt\nplt.bar(['a', 'b'], [1, 2], color='red')\nplt.title('Sales')\n"
+    for name in ("text", "type", "color", "layout"):
+        assert score(f"compat.chartmimic.{name}", f"```python\n{program}```", program).value == 1.0
+    other = program.replace("red", "blue").replace("Sales", "Costs")
+    for name in ("text", "color"):
+        found = score(f"compat.chartmimic.{name}", f"<answer>{other}</answer>", program).value
+        assert found is not None
+        assert 0.0 < found < 1.0
+    broken = score("compat.chartmimic.text", "<answer>import matplotlib\nraise ValueError\n</answer>", program)
+    assert (broken.value, broken.flags) == (0.0, ("unparsable",))
+
+
+def test_grids_compare_by_value_and_positions_may_be_pairs() -> None:
+    assert score("compat.chartmimic.layout", '{"layout": [{"nrows": 1.0}]}', {"layout": [{"nrows": 1}]}).value == 1.0
+    meta = {"position_tolerance": 0.1}
+    placed = '{"text": [{"text": "a", "pos": [1, 1]}]}'
+    assert score("compat.chartmimic.text", placed, {"text": [{"text": "a", "pos": [9, 9]}]}, meta).value == 0.0
+    assert score("compat.chartmimic.text", placed, {"text": [{"text": "a", "x": 1, "y": 1}]}, meta).value == 1.0
+    assert score("compat.chartmimic.layout", '{"data": []}', {"data": [], "text": ["a"]}).value == 1.0

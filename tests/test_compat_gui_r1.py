@@ -56,7 +56,9 @@ def test_typed_text(text: str, truth: str, right: int) -> None:
 
 def test_other_actions_need_the_name_alone() -> None:
     assert value("accuracy", act("close/delete"), {"action": "close/delete"}) == 1.0
-    assert value("accuracy", act("open_app", text="mail"), {"action": "open_app", "text": "maps"}) == 1.0
+    assert value("accuracy", act("open_app", text="mail"), {"action": "open_app"}) == 1.0
+    assert value("accuracy", act("open_app", text="mail"), {"action": "open_app", "text": "maps"}) == 0.0
+    assert value("accuracy", act("open_app", text="Maps"), {"action": "open_app", "text": "maps"}) == 1.0
     assert value("accuracy", act("wait"), BOX) == value("accuracy", "click", BOX) == value("accuracy", "", BOX) == 0.0
 
 
@@ -96,3 +98,20 @@ def test_bad_targets(target: Any) -> None:
     for name in ("accuracy", "overall"):
         with pytest.raises(TargetError, match=r"compat\.gui_r1"):
             value(name, "", target)
+
+
+@pytest.mark.parametrize(
+    ("written", "true", "right"), [("h", "hello", 0.0), ("setting", "settings", 1.0), ("a", "a", 1.0)]
+)
+def test_one_letter_is_no_word(written: str, true: str, right: float) -> None:
+    assert value("accuracy", act("type", text=written), {"action": "type", "text": true}) == right
+
+
+def test_a_direction_counts_beside_an_empty_text() -> None:
+    assert value("accuracy", act("scroll", text="up"), {"action": "scroll", "text": "", "direction": "up"}) == 1.0
+
+
+@pytest.mark.parametrize("target", [{"action": "click"}, {"action": "click", "box": [9, 9, 0, 0]}])
+def test_a_click_needs_a_place(target: dict[str, Any]) -> None:
+    with pytest.raises(TargetError, match="a click needs a point"):
+        value("accuracy", act("click"), target)

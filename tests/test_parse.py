@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vlrft import config
 from vlrft.parse import BOXED, OUTPUT_MODES, match_blocks, parse, parse_boxes, visible_length
+from vlrft.parse.boxes import NO_BOX, ParsedBox
 
 # Text that is likely to hit the grammar, not only random letters.
 pieces = st.one_of(
@@ -197,7 +198,13 @@ TWO = [(1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)]
         ("[True, 2, 3, 4]", []),
         ("[1-2, 3, 4, 5]", []),
         ("[1, 2, 3, 4x]", []),
-        ("['1', '2', '3', '4']", []),
+        ("['1', '2', '3', '4']", ONE),
+        ('{"x1": 1, "y1": 2, "x2": 3, "y2": 4}', ONE),
+        ('{"bbox_2d": "[1, 2, 3, 4]"}', ONE),
+        ('{"bounding_box": [1, 2, 3, 4]}', ONE),
+        ("(1,2),(3,4),(5,6)", [*ONE, NO_BOX]),
+        ("[[1,2,3,4],[5,6]]", [*ONE, NO_BOX]),
+        ("['a', 'b', 'c', 'd']", []),
         ('[{"bbox_2d": [1, 2, 3, 4], "lab', []),
         ('{"history": [1, 2, 3, 4]}', []),
         ("[__import__('os').getpid(), 2, 3, 4]", []),
@@ -206,6 +213,23 @@ TWO = [(1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)]
 )
 def test_box_syntaxes(answer: str, boxes: list[tuple[float, ...]]) -> None:
     assert [b.box for b in parse_boxes(answer)] == boxes
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ('{"bbox": [1, 2, 3], "label": "cat"}', [ParsedBox(NO_BOX, "cat")]),
+        ('{"bbox": null, "label": "cat"}', [ParsedBox(NO_BOX, "cat")]),
+        ('{"bbox": [1, 2, 3, 4], "label": "cat", "confidence": "80%"}', [ParsedBox((1, 2, 3, 4), "cat", 0.8)]),
+        ('{"bbox": [1, 2, 3, 4], "label": "cat", "score": "high"}', [ParsedBox((1, 2, 3, 4), "cat")]),
+        (
+            '{"bbox": [1, 2, 3, 4], "label": "cat", "label": "dog"}',
+            [ParsedBox((1, 2, 3, 4), "cat"), ParsedBox((1, 2, 3, 4), "dog")],
+        ),
+    ],
+)
+def test_odd_objects_still_count(text: str, boxes: list[ParsedBox]) -> None:
+    assert parse_boxes(text) == boxes
 
 
 def test_labels_and_confidences() -> None:

@@ -35,6 +35,19 @@ def test_the_other_fields() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"action": "click", "point": "[20, 15]"}',
+        '{"action": "click", "point": ["20", "15"]}',
+        '{"name": "click", "arguments": {"point": [20, 15]}}',
+        '{"name": "computer_use", "arguments": {"action": "click", "coordinate": [20, 15]}}',
+    ],
+)
+def test_points_as_texts_and_names_of_calls(answer: str) -> None:
+    assert read_actions(answer) == [ParsedAction("click", point=(20.0, 15.0))]
+
+
 def test_order_and_number() -> None:
     found = read_actions('[{"action": "a"}, {"action": "b"}] then {"action": "c"}')
     assert [each.name for each in found] == ["a", "b", "c"]

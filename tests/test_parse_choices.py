@@ -57,6 +57,14 @@ OPTIONS = ["cat", "dog", "Vitamin C", "both A and B"]
         "B. It has a T-shirt and I like it",
         "\uff22",
         "Ⓑ",
+        "B\n\nExplanation: it barks",
+        "B\nB",
+        "B B",
+        "I think B",
+        "It must be B.",
+        "So B.",
+        "I'd go with B",
+        "B (dog)",
     ],
 )
 def test_one_letter(text: str) -> None:
@@ -84,6 +92,11 @@ def test_one_letter(text: str) -> None:
         "all of them",
         "It's",
         "Α",
+        "I don't think B",
+        "It is not B.",
+        "it must not be B",
+        "I think B or C",
+        "It is A dog",
     ],
 )
 def test_no_choice(text: str) -> None:
@@ -226,6 +239,9 @@ def test_no_set(text: str) -> None:
         ("not yes", (None, "unparsable")),
         ("There is no dog", (None, "unparsable")),
         ("maybe", (None, "unparsable")),
+        ("Yes! No dog is visible", ("yes", None)),
+        ("Yes, no doubt", ("yes", None)),
+        ("Yes, no it is not", (None, "several_answers")),
     ],
 )
 def test_yes_and_no(text: str, said: tuple[str | None, str | None]) -> None:

@@ -83,3 +83,25 @@ def test_hostile_lengths(piece: str) -> None:
     read_labels(text)
     assert time.perf_counter() - start < 2.0
     assert all(read_list("[" + "9" * 10_000 + "]").items) is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"ranking": ["asthma", "COPD"]}',
+        "1. asthma 2. COPD",
+        "1) asthma, 2) COPD",
+        "a. asthma\nb. COPD",
+        "(A) asthma\n(B) COPD",
+        "1\u3001asthma\n2\u3001COPD",
+    ],
+)
+def test_further_ways_to_list(text: str) -> None:
+    found = read_list(text)
+    assert found.items == ("asthma", "COPD")
+    assert found.clean
+
+
+@pytest.mark.parametrize("text", ["A. fumigatus", "version 1. 2 and 2. 3", '{"a": ["x"], "b": ["y"]}'])
+def test_what_looks_like_a_list_and_is_none(text: str) -> None:
+    assert read_list(text).items == (text,)

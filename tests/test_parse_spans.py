@@ -47,6 +47,10 @@ def pairs(answer: str, bare: float = 1.0) -> list[tuple[float, float]]:
         "12.5 17",
         "It happens at 12.5 to 17.",
         "1.25e1 to 1.7e1",
+        "12.5 s. to 17 s.",
+        "from second 12.5 to second 17",
+        "12.5 to17",
+        "\uff11\uff12.\uff15 to \uff11\uff17",
     ],
 )
 def test_one_span_in_every_syntax(answer: str) -> None:
@@ -57,6 +61,7 @@ def test_one_span_in_every_syntax(answer: str) -> None:
     ("answer", "expected"),
     [
         ("1:30 to 2:00", (90.0, 120.0)),
+        ("3m to 3m30s", (180.0, 210.0)),
         ("90:00 - 90:01", (5400.0, 5401.0)),
         ("01:00:00 to 01:00:00.5", (3600.0, 3600.5)),
         ("2 to 3 minutes", (120.0, 180.0)),
@@ -90,7 +95,8 @@ def test_units_clocks_and_signs(answer: str, expected: tuple[float, float]) -> N
         "0:12:90 to 3",
         "frame 3 to frame 5",
         "about 12 seconds",
-        "\uff11\uff12 to \uff11\uff17",
+        "10% to 30%",
+        "photo12 to 17",
         "12d to 17d",
         "1, 2, 3",
         "3 cats and dogs 5",
@@ -99,6 +105,11 @@ def test_units_clocks_and_signs(answer: str, expected: tuple[float, float]) -> N
 )
 def test_no_span(answer: str) -> None:
     assert pairs(answer) == []
+
+
+def test_percents_are_times_where_answers_are_fractions() -> None:
+    (span,) = read_spans("10% to 30 %", bare=20.0, relative=True)
+    assert (span.start, span.end) == (2.0, 6.0)
 
 
 def test_not_finite_times_are_kept() -> None:

@@ -52,6 +52,55 @@ def test_every_reward_of_compat_has_trls_signature(name: str) -> None:
     assert values == [pytest.approx(example.value, abs=1e-6)]
 
 
+def test_as_trl_scores_rows() -> None:
+    function = as_trl("box.iou")
+    assert function.__name__ == "box.iou"
+    assert "Intersection over union" in (function.__doc__ or "")
+    found = function(
+        prompts=["p", "p", "p"],
+        completions=[HALF, "no", [{"role": "assistant", "content": "<answer>[0, 0, 500, 1000]</answer>"}]],
+        completion_ids=[[1], [2], [3]],
+        target=[[0, 0, 10, 10]] * 2 + [[0, 0, 50, 25]],
+        image_size=[[100, 50]] * 3,
+        coord_space=[None, None, "norm_1000"],
+        trainer_state=object(),
+    )
+    assert found == [0.5, 0.0, 0.5]
+
+
+def test_as_trl_reads_message_parts_and_the_last_turn() -> None:
+    turns = [
+        {"role": "assistant", "content": "<tool_call>{}</tool_call>"},
+        {"role": "tool", "content": "<answer>[0, 0, 10, 10]</answer>"},
+        {"role": "assistant", "content": [{"type": "text", "text": HALF}]},
+    ]
+    assert as_trl("box.iou")(completions=[turns, []], target=[[0, 0, 10, 10]] * 2) == [0.5, 0.0]
+
+
+def test_as_trl_options_and_fixed_meta() -> None:
+    function = as_trl(
+        "box.acc@0.5", meta={"coord_space": "norm_1000", "image_size": [100, 50], "output_mode": "direct"}
+    )
+    assert function(["[0, 0, 100, 100]", "[0, 0, 10, 10]"], target=[[0, 0, 10, 5]] * 2) == [1.0, 0.0]
+    assert as_trl("format.think_answer", mode="answer_only")(["<answer>[0, 0, 10, 5]</answer>"]) == [1.0]
+    assert as_trl("format.think_answer", meta={"output_mode": "direct"})(["<answer>[0, 0, 10, 5]</answer>"]) == [None]
+
+
+def test_as_trl_names_the_row_and_the_columns() -> None:
+    with pytest.raises(
+        TargetError, match=r"'row 0 \(columns: solution\)', reward 'box\.iou': a box target is .* got None"
+    ):
+        as_trl("box.iou")([HALF], solution=["x"])
+
+
+def test_as_trl_refuses_what_is_trls_already(tmp_path: Any) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def columns(completions, prompts=None, **columns):\n    return [0.25 for _ in completions]\n")
+    with pytest.raises(ValueError, match="TRL's signature already"):
+        as_trl(f"{path}:columns")
+    assert as_trl([f"{path}:columns", "box.iou"])([HALF], target=[TRUE]) == [(0.25 + 0.5) / 2]
+
+
 def test_trl_tells_group_aware_rewards_the_group() -> None:
     kimi = as_trl("length.group_kimi")
     ids = [[1] * length for length in (10, 20, 30, 7, 7)]
@@ -93,7 +142,7 @@ def test_to_easyr1() -> None:
     assert [s["overall"] for s in scores] == [pytest.approx(0.6), 0.0]
     assert scores[0] == {"overall": pytest.approx(0.6), "box.iou": 0.5, "format.think_answer": 1.0}
     assert to_easyr1("length.window", low=10, high=20)(inputs, format_weight=0.1)[0]["overall"] == 1.0
-    with pytest.raises(TargetError, match=r"input 1: .*got None"):
+    with pytest.raises(TargetError, match=r"'input 1'.*got None"):
         to_easyr1("box.iou")([inputs[0], {"response": "x"}])
 
 
@@ -103,7 +152,7 @@ def test_to_swift() -> None:
     chat = [[{"role": "assistant", "content": HALF}]]
     assert to_swift(MIXED, target="boxes")(args=None)(chat, boxes=[TRUE]) == [pytest.approx(0.6)]
     assert to_swift("format.think_answer", meta={"output_mode": "direct"})()([HALF], solution=[None]) == [None]
-    with pytest.raises(TargetError, match=r"row 0, column 'solution': .*got None"):
+    with pytest.raises(TargetError, match=r"row 0 \(columns: labels\).*got None.*'solution' says nothing; name"):
         orm([HALF], labels=[TRUE])
 
 
@@ -111,9 +160,9 @@ def test_to_swift() -> None:
 def test_wrong_names_weights_and_options_are_refused_at_once(make: Any) -> None:
     with pytest.raises(ValueError, match=r"did you mean 'box\.iou'"):
         make("box.iuo")
-    with pytest.raises(ValueError, match="finite weights"):
+    with pytest.raises(ValueError, match=r"rewards\[0\]: reward 'box\.iou' has weight -1\.0; a weight is finite"):
         make({"box.iou": -1.0})
-    with pytest.raises(ValueError, match="finite weights"):
+    with pytest.raises(ValueError, match="rewards is empty; name at least one reward"):
         make({})
     with pytest.raises(ValueError, match="for a single reward"):
         make(MIXED, floor=0.5)

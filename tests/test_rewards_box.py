@@ -292,7 +292,7 @@ def test_iou_does_not_depend_on_the_spaces(
         ([0, 0, 10**400, 9], {}, "box target"),
         ([0, 0, 10, 10], {"target_space": "pixel"}, "unknown coordinate space 'pixel'.*abs_original, abs_input"),
         ([0, 0, 10, 10], {"coord_space": "pixel"}, "unknown coordinate space 'pixel'"),
-        ([0, 0, 10, 10], {"target_space": "norm_1000"}, "needs image_size"),
+        ([0, 0, 10, 10], {"target_space": "norm_1000", "coord_space": "abs_original"}, "needs image_size"),
         ([0, 0, 10, 10], {"target_space": "abs_input", **IMAGE}, "needs input_size"),
         ([0, 0, 10, 10], {"image_size": [0, 10]}, "image_size must be"),
         ([0, 0, 10, 10], {"image_size": 10}, "box target"),
@@ -320,3 +320,32 @@ def test_good_targets_pass() -> None:
     for name in NAMES:
         check_target(name, TARGET, IMAGE)
         check_target(name, (0, 0, 10, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "target", "meta"),
+    [
+        ("box.iou", [0, 0, 500, 250], [0, 0, 500, 500], {"target_space": "norm_1000"}),
+        ("box.iou", [0, 0, 0.5, 0.25], [0, 0, 500, 500], {"target_space": "norm_1000", "coord_space": "norm_1"}),
+        ("box.iou", [0, 0, 0.5, 0.25], [0, 0, 0.5, 0.5], {"target_space": "norm_1"}),
+        (
+            "box.iou",
+            [0, 0, 14, 7],
+            [0, 0, 500, 500],
+            {"target_space": "norm_1000", "coord_space": "abs_input", "input_size": [28, 28]},
+        ),
+        ("track.mean_iou", [[0, 0, 0.5, 0.25]], [[0, 0, 0.5, 0.5]], {"target_space": "norm_1"}),
+    ],
+)
+def test_normalised_boxes_need_no_size(name: str, answer: Any, target: Any, meta: dict[str, Any]) -> None:
+    completion = f"<answer>{answer}</answer>"
+    assert score(name, completion, target, meta).value == pytest.approx(0.5)
+    sized = {"image_size": [640, 480], **meta}
+    assert score(name, completion, target, sized).value == pytest.approx(0.5)
+
+
+def test_normalised_objects_and_points_need_no_size() -> None:
+    meta = {"target_space": "norm_1", "coord_space": "norm_1000"}
+    boxes = '<answer>[{"bbox_2d": [0, 0, 500, 500], "label": "cat"}]</answer>'
+    assert score("det.match_iou", boxes, [{"bbox": [0, 0, 0.5, 0.5], "label": "cat"}], meta).value == 1.0
+    assert score("gui.point_in_box", "<answer>[200, 300]</answer>", [0, 0, 0.5, 0.5], meta).value == 1.0

@@ -222,9 +222,9 @@ def test_bad_targets_stop_before_any_completion(name: str, target: Any, meta: di
         score(name, say("dog"), target, meta)
 
 
-def test_allow_sentence_needs_the_labels() -> None:
-    with pytest.raises(TargetError, match="needs the closed set of labels"):
-        check_target("cls.label", "dog", {}, allow_sentence=True)
+def test_a_sentence_without_a_set_of_labels() -> None:
+    for answer, value in (("This is a rose.", 1.0), ("This is not a rose.", 0.0), ("This is a primrose.", 0.0)):
+        assert score("cls.label", f"<answer>{answer}</answer>", ["rose", "rosa"], allow_sentence=True).value == value
 
 
 @settings(max_examples=200, deadline=None)

@@ -83,13 +83,31 @@ def test_lines_of_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2 of .*not JSON"),
+        ("{", r"line 2 of \S+: not JSON: [^:]*column 2$"),
         ("[1]", "line 2 of .*expected an object"),
         ('{"target": [0, 0, 1, 1]}', "line 2 of .*field 'completion' must be a text, got None"),
         ('{"completion": "x", "meta": 3, "target": [0, 0, 1, 1]}', "line 2 of .*field 'meta' must be an object"),
-        ('{"completion": "x"}', r"line 2 of .*field 'target' or 'meta': .*\[x1, y1, x2, y2\], got None"),
+        ('{"completion": "x"}', r"line 2 of .*field 'target' is missing .*\[x1, y1, x2, y2\], got None"),
         ('{"completion": "x", "target": [0, 0, NaN, 1]}', "line 2 of .*field 'target'"),
-        ('{"completion": "x", "target": [0, 0, 1, 1], "meta": {"coord_space": "cm"}}', "line 2 of .*cm"),
+        (
+            '{"completion": "x", "target": [0, 0, 1, 1], "meta": {"coord_space": "cm"}}',
+            "line 2 of .*: field 'meta': .*unknown coordinate space 'cm'",
+        ),
+        (
+            '{"completion": "x", "target": [0, 0, 1, 1], "meta": {"image_size": 3}}',
+            "line 2 of .*field 'meta': .*got 3",
+        ),
+        ('{"completion": "x", "target": [1], "id": "s7"}', r"line 2 of .* \(id 's7'\): field 'target': .*got \[1\]"),
+        (
+            '{"response": "x", "target": [0, 0, 1, 1]}',
+            "line 2 of .*the line has 'response', 'target'; rename 'response'",
+        ),
+        (
+            '{"completion": "x", "solution": [0, 0, 1, 1]}',
+            "line 2 of .*field 'target' is missing .*rename 'solution'",
+        ),
+        ('{"completion": 3, "target": [0, 0, 1, 1]}', "line 2 of .*field 'completion' must be a text or chat messages"),
+        ("[" * 100_000, "line 2 of .*not JSON"),
     ],
 )
 def test_a_bad_line_is_named(
@@ -102,7 +120,8 @@ def test_a_bad_line_is_named(
     assert len(printed.out.splitlines()) == 1, "what came before the bad line is there"
     assert printed.err.startswith("error: reward 'box.iou', ")
     with pytest.raises(AssertionError, match=said):
-        raise AssertionError(printed.err.replace("\n", " "))
+        raise AssertionError(printed.err.strip())
+    assert "\n" not in printed.err.strip()
 
 
 @pytest.mark.parametrize(
@@ -168,3 +187,175 @@ def test_scoring_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------------------- files as they come
+
+
+def test_a_byte_order_mark_and_other_fields(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = {"completion": ANSWER.replace("10, 5", "500, 500"), "target": [0, 0, 10, 10], "id": 1}
+    rows = [
+        {**moved, "image_size": [20, 20], "coord_space": "norm_1000", "floor": "wood"},
+        {**moved, "image_size": [1, 1], "meta": {"image_size": [20, 20], "coord_space": "norm_1000"}},
+        {**moved, "completion": [{"role": "assistant", "content": ANSWER}]},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8-sig")
+    assert call(monkeypatch, "reward", "box.giou", "--jsonl", str(path)) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["value"] for line in said.out.splitlines()] == [1.0, 1.0, 0.75]
+    assert not said.err, "a field beside meta is never an option"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "has no lines; each one is an object with completion, target and meta"),
+        (b"\n \n", "has no lines"),
+        (b"\x89PNG\r\n", "line 1 of .*not UTF-8 text .byte 0x89 at 0.; give a file of JSON lines in UTF-8"),
+        ('{"completion": "x"}'.encode("utf-16"), "line 1 of .*not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(AssertionError, match=said):
+        raise AssertionError(refusal(monkeypatch, capsys, "reward", "format.think_answer", "--jsonl", str(path)))
+
+
+# ------------------------------------------------------------------------------- rewards of one's own
+
+OWN = """
+print("loaded")
+def loud(parsed, target, meta):
+    print("scored")
+    return 1.0
+def fails(parsed, target, meta):
+    return 1 / len(parsed.text[:0])
+def leaves(parsed, target, meta):
+    raise SystemExit(0)
+def wrong(parsed, target, meta):
+    return "x" if "b" in parsed.text else 1
+def late(parsed, target, meta):
+    import vlrft_nope
+async def trl(completions, **columns):
+    raise ValueError("no luck")
+class Made:
+    "Counts."
+    def __init__(self, start: int = 0):
+        self.count = start
+    def __call__(self, parsed, target, meta):
+        self.count += 1
+        return self.count
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    (tmp_path / "rows.jsonl").write_text('{"completion": "a"}\n{"completion": "b", "id": "s2"}\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "fails",
+            "line 1 of rows.jsonl: ZeroDivisionError: division by zero (own.py, line 7, in fails); --debug",
+        ),
+        ("leaves", "line 1 of rows.jsonl: it called sys.exit(0) (own.py, line 9, in leaves)"),
+        ("wrong", "line 2 of rows.jsonl (id 's2'): own.py:wrong returned 'x' (str); a reward is a number or None"),
+        ("late", "line 1 of rows.jsonl: ModuleNotFoundError: No module named 'vlrft_nope' (own.py, line 13, in late)"),
+        ("trl", "line 1 of rows.jsonl: ValueError: no luck (own.py, line 15, in trl)"),
+        ("lound", "'own.py:lound': own.py has no attribute 'lound'; did you mean 'loud'?"),
+    ],
+)
+def test_an_own_reward_that_fails_is_one_line(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    printed = refusal(monkeypatch, capsys, "reward", f"own.py:{name}", "--jsonl", "rows.jsonl")
+    assert said in printed
+    assert printed.replace("loaded\n", "").count("\n") == 1
+
+
+def test_debug_shows_the_whole_traceback(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = refusal(monkeypatch, capsys, "reward", "own.py:fails", "--completion", "x", "--debug")
+    assert "Traceback" in printed
+    assert "return 1 / len(parsed.text[:0])" in printed
+    assert printed.splitlines()[-1].startswith("error: reward 'own.py:fails': ZeroDivisionError")
+
+
+def test_what_an_own_reward_prints_is_no_score(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "reward", "own.py:loud", "--jsonl", "rows.jsonl") == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["value"] for line in said.out.splitlines()] == [1.0, 1.0]
+    assert said.err.split() == ["loaded", "scored", "scored"]
+
+
+def test_show_explains_an_own_reward(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "rewards", "show", "own.py:Made") == 0
+    assert "Counts.\n\nOptions:\n  start: a whole number, default 0" in capsys.readouterr().out
+    assert call(monkeypatch, "rewards", "show", "own.py:loud") == 0
+    assert "Options: none" in capsys.readouterr().out
+    assert "no attribute 'h'" in refusal(monkeypatch, capsys, "rewards", "show", "own.py:h")
+    assert "name what is meant in it, as in 'own.py:loud'" in refusal(monkeypatch, capsys, "rewards", "show", "own.py")
+
+
+def test_a_sandbox_or_an_extra_that_is_missing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vlrft.rewards import chart
+    from vlrft.rewards.chart.sandbox import SandboxUnavailable
+
+    def unavailable(*_: object, **__: object) -> None:
+        raise SandboxUnavailable("no Landlock here")
+
+    monkeypatch.setattr(chart, "shared_sandbox", unavailable)
+    line = ("chart.render", "--completion", "<answer>print(1)</answer>", "--target", '"print(2)"')
+    assert refusal(monkeypatch, capsys, "reward", *line) == "error: reward 'chart.render': no Landlock here\n"
+
+
+# ------------------------------------------------------------------------------- ls, docs, python -m
+
+
+def test_ls_of_a_family_and_what_rewards_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "rewards", "ls", "length") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == [name for name in names() if name.startswith("length.")]
+    assert listed[0].endswith("[a group, num_tokens]")
+    assert "no reward begins with 'boxes'; did you mean 'box'" in refusal(monkeypatch, capsys, "rewards", "ls", "boxes")
+
+
+def test_docs_ask_for_a_folder_outside_of_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--out FOLDER" in refusal(monkeypatch, capsys, "rewards", "docs")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "docs" / "rewards").mkdir(parents=True)
+    (tmp_path / "docs" / "rewards" / "README.md").write_text("")
+    assert call(monkeypatch, "rewards", "docs") == 0
+    assert (tmp_path / "docs" / "rewards" / "box.md").is_file()
+
+
+def test_python_m_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vlrft", "reward", "yesno", "--completion", "<answer>yes</answer>", "--target", '"yes"'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["value"] == 1.0

@@ -50,7 +50,7 @@ def test_one_bad_completion_costs_only_its_own_part(caplog: pytest.LogCaptureFix
         found = judge.score_group(GROUP, SAMPLE)
     assert [s.parts[f"{HERE}picky"] for s in found] == [1.0, None, 1.0, 1.0]
     assert (found[1].value, judge.errors) == (0.5, 1)
-    assert caplog.text.count("raised on sample row-7: 'colour'") == 1
+    assert caplog.text.count("raised on sample row-7: KeyError: 'colour'") == 1
 
 
 def test_group_rewards_see_the_parts_of_the_others(calls: list[Any]) -> None:

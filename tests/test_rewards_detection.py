@@ -234,12 +234,12 @@ def test_the_reasoning_does_not_count() -> None:
         ([{"bbox": A, "label": "a"}], {"labels": [1]}, "meta labels must be a text"),
         ([], {"labels": []}, "meta labels must be a list"),
         ([], {"coord_space": "pixel"}, "unknown coordinate space 'pixel'"),
-        ([], {"target_space": "norm_1000"}, "needs image_size"),
+        ([], {"target_space": "norm_1000", "coord_space": "abs_original"}, "needs image_size"),
         ([], {"coord_space": "norm_1000"}, "needs image_size"),
         ([], {"image_size": [0, 1]}, "image_size must be"),
         ([], {"image_size": 7}, "detection target"),
         ([], {"iou_threshold": 0}, "meta iou_threshold"),
-        ([], {"iou_threshold": "0.5"}, "meta iou_threshold"),
+        ([], {"iou_threshold": "half"}, "meta iou_threshold"),
         ([], {"iou_threshold": math.nan}, "meta iou_threshold"),
     ],
 )
@@ -342,3 +342,13 @@ def test_a_megabyte_of_boxes() -> None:
     )
     assert found.value == pytest.approx(20 / 80_000)
     assert time.process_time() - started < 6
+
+
+def test_what_is_announced_as_a_box_and_is_none_counts() -> None:
+    cat = {"bbox": [0, 0, 10, 10], "label": "cat"}
+    for extra in ('{"bbox_2d": [0, 0, 10], "label": "cat"}', '{"bbox_2d": null, "label": "cat"}'):
+        answer = f'<answer>[{{"bbox_2d": [0, 0, 10, 10], "label": "cat"}}, {extra}]</answer>'
+        for name, value in (("det.match_iou", 0.5), ("det.precision", 0.5), ("det.f1@0.5", 2 / 3)):
+            found = score(name, answer, [cat])
+            assert found.value == pytest.approx(value)
+            assert "invalid_box" in found.flags

@@ -1,19 +1,56 @@
-"""Hostile completions against every pure canonical reward: no exception, and a value in [0, 1]."""
+"""Hostile completions: no exception, a value in the range, in time. All pure rewards; a megabyte goes to every one."""
 
 from __future__ import annotations
 
+import math
 import random
+import re
+import time
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_cases import CASES, NOT_PURE, Case
+from reward_cases import CASES, NOT_PURE, OBJECTS, Case
 
+from vlrft.rewards import names
 from vlrft.rewards.base import FLAGS
 from vlrft.rewards.call import Scorer, scorer
+from vlrft.rewards.describe import describe
+
+DETECTORS = ("compat.visual_rft.", "compat.vlm_r1.", "compat.vision_r1.")
+
+
+def case_of(name: str) -> tuple[str, Case]:
+    """The name to call it by, and what to judge against; detectors get objects, so that they have something to do."""
+    if name in CASES:
+        return name, CASES[name]
+    example = describe(name).example
+    assert example is not None
+    target = OBJECTS if name.startswith(DETECTORS) and example.target in ([], "None") else example.target
+    return example.name, Case(example.completion, target, dict(example.meta), dict(example.options))
+
 
 PURE = sorted(name for name in CASES if name not in NOT_PURE)
-SCORERS: dict[str, Scorer] = {name: scorer(name, CASES[name].options) for name in PURE}
+COMPAT = [name for name in names() if name.startswith("compat.")]
+WITH_PROCESSES = [name for name in names() if name.startswith("chart.") or name in NOT_PURE]
+ALL = dict(map(case_of, [*PURE, *COMPAT, *WITH_PROCESSES]))
+SCORERS: dict[str, Scorer] = {name: scorer(name, case.options) for name, case in ALL.items()}
+UNBOUNDED = {"compat.codevision.total": (-math.inf, 2.4)}
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """[0, 1] for the canonical rewards, the peer's own for those of compat, as the pages say."""
+    if name not in COMPAT:
+        return 0.0, 1.0
+    if name in UNBOUNDED:
+        return UNBOUNDED[name]
+    stated = re.fullmatch(r"\[([-\d.]+), ([-\d.]+)\]", describe(name).range)
+    assert stated is not None, describe(name).range
+    return float(stated[1]), float(stated[2])
+
+
+RANGES = {name: range_of(name) for name in ALL}
 
 PIECES = (
     *("<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "<search>", "</search>"),
@@ -95,9 +132,9 @@ PIECES = (
 
 
 def judge(name: str, completion: str, mode: str) -> None:
-    case: Case = CASES[name]
+    case, (low, high) = ALL[name], RANGES[name]
     result = SCORERS[name](completion, case.target, {**case.meta, "output_mode": mode})
-    assert result.value is None or 0.0 <= result.value <= 1.0, (name, completion)
+    assert result.value is None or low <= result.value <= high, (name, completion)
     assert set(result.flags) <= set(FLAGS), (name, result.flags)
 
 
@@ -114,20 +151,28 @@ def mutated(rng: random.Random, honest: str) -> str:
     return text
 
 
-def fuzz(count: int, seed: int) -> None:
+def fuzz(among: Sequence[str], count: int, seed: int) -> None:
     rng = random.Random(seed)
     for i in range(count):
-        name = PURE[i % len(PURE)]
-        judge(name, mutated(rng, CASES[name].honest), rng.choice(("think", "think", "direct", "adaptive")))
+        name = among[i % len(among)]
+        judge(name, mutated(rng, ALL[name].honest), rng.choice(("think", "think", "direct", "adaptive")))
+
+
+def test_no_reward_is_left_out() -> None:
+    assert {name.partition("@")[0] for name in ALL} == set(names())
 
 
 def test_a_few_thousand_hostile_completions() -> None:
-    fuzz(3_000, seed=1)
+    fuzz([*PURE, *COMPAT], 4_000, seed=1)
+
+
+def test_a_few_hostile_completions_of_rewards_with_processes() -> None:
+    fuzz(WITH_PROCESSES, 30, seed=3)
 
 
 @pytest.mark.slow
 def test_a_hundred_thousand_hostile_completions() -> None:
-    fuzz(100_000, seed=2)
+    fuzz([*PURE, *COMPAT], 100_000, seed=2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,3 +204,26 @@ HOSTILE = [
 def test_long_and_deep_answers(body: str) -> None:
     for name in PURE:
         judge(name, f"<think>x</think><answer>{body}</answer>", "think")
+
+
+MEGABYTE = 1_000_000
+REPEATED = ("(", "[", "{", "<", "a ", "1,", "\\boxed{", "<answer>", "```json\n", '{"a":', " ", "9")
+PLACES = ("{}", "<think>x</think><answer>{}</answer>", "<think>x</think><tool_call>{}</tool_call>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_a_hostile_megabyte_is_judged_in_seconds(name: str) -> None:
+    called, case = case_of(name)
+    judged = scorer(called, case.options)
+    judged(case.honest, case.target, case.meta)  # starts what it needs
+    # Where other processes work, their time counts too; else only ours, so that a busy machine changes nothing.
+    clock = time.perf_counter if name in NOT_PURE or name.startswith("chart.") else time.process_time
+    for piece in REPEATED:
+        for place in PLACES:
+            text = place.replace("{}", piece * (MEGABYTE // len(piece)))
+            start = clock()
+            result = judged(text, case.target, case.meta)
+            assert clock() - start < 5.0, (piece, place)
+            assert result.value is None or math.isfinite(result.value), (piece, place)
+            assert set(result.flags) <= set(FLAGS), (piece, place)

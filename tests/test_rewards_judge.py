@@ -58,6 +58,30 @@ def broken(parsed, target, meta):
     raise KeyError("colour")
 async def later(completions, **columns):
     return [1.0 for _ in completions]
+def by_ids(completion_ids, **columns):
+    return [float(len(ids)) / 10 for ids in completion_ids]
+def all_columns(**columns):
+    return [float(len(c)) / 100 for c in columns["completions"]]
+def anything(*args, **kwargs):
+    return [0.5 for _ in kwargs["prompts"]]
+def array(completions, **columns):
+    import numpy
+    return numpy.array([0.5, 0.25], dtype=numpy.float32)[: len(completions)]
+def tensor(completions, **columns):
+    import torch
+    return torch.full((len(completions),), 0.125)
+def tensors(completions, **columns):
+    import torch
+    return [torch.tensor(0.125) for _ in completions]
+def leaves(parsed, target, meta):
+    import sys
+    sys.exit(4)
+def leaves_all(completions, **columns):
+    import sys
+    sys.exit("enough")
+async def leaves_later(parsed, target, meta):
+    import sys
+    sys.exit(4)
 def too_few(parsed):
     return 1.0
 number = 3
@@ -86,7 +110,7 @@ def test_every_name_resolves_and_has_a_docstring() -> None:
 
 def test_unknown_names_list_the_valid_ones() -> None:
     for call in (lambda n: score(n, GOOD, None), lambda n: check_target(n, None), judge_of, as_trl):
-        with pytest.raises(UnknownNameError, match=r"'box\.ious'; did you mean 'box\.iou'.*format\.think_answer"):
+        with pytest.raises(UnknownNameError, match=r"'box\.ious'; did you mean 'box\.iou'.*'vlrft rewards ls'"):
             call("box.ious")
     with pytest.raises(UnknownNameError, match=r"unknown reward 'box\.ac'"):
         score("box.ac@0.5", GOOD, None)
@@ -188,10 +212,45 @@ def test_check_names_sample_and_reward() -> None:
         judge.check(sample, META)
 
 
+def test_check_finds_what_a_group_reward_lacks() -> None:
+    contrast = RewardSpec(func="video.temporal_contrast", kwargs={"accuracy": "box.iou"})
+    message = r"sample 'row-7', reward 'video\.temporal_contrast': meta\['control'\]"
+    with pytest.raises(TargetError, match=message):
+        judge_of("box.iou", contrast).check(SAMPLE, META)
+    judge_of("box.iou", contrast).check(SAMPLE, {**META, "control": [0.0]})
+    unnamed = RewardSpec(func="video.temporal_contrast")
+    with pytest.raises(TargetError, match="no reward named 'accuracy' says how right"):
+        judge_of("box.iou", unnamed).check(SAMPLE, {**META, "control": [0.0]})
+    semantic = RewardSpec(func="video.semantic", kwargs={"accuracy": "box.iou", "embedder": "words"})
+    with pytest.raises(TargetError, match=r"reward 'video\.semantic': .*meta\['media'\]"):
+        judge_of("box.iou", semantic).check(SAMPLE, {**META, "media": None})
+    elsewhere = RewardSpec(func="box.iou", when={"labels": ["no such"]})
+    judge_of("box.giou", elsewhere, contrast).check(SAMPLE, META)
+
+
+def test_check_probes_the_options_of_every_step() -> None:
+    spec = RewardSpec(func="num.exact", kwargs={"abs_tol": {"schedule": [[0, 0.1], [5, 0.2]]}})
+    sample = Sample(id="row-8", task="t", parts=(), target="many")
+    with pytest.raises(TargetError, match=r"sample 'row-8', reward 'num\.exact'"):
+        judge_of(spec).check(sample)
+
+
+def test_gates_and_schedules_have_metrics() -> None:
+    judge = judge_of(
+        RewardSpec(func="box.iou", weight=[(0, 1.0), (10, 0.5)]),
+        RewardSpec(func="format.think_answer", gate="box.iou > 0"),
+        RewardSpec(func="box.giou", gate="box.iou > 0.9", when={"labels": ["no such"]}),
+    )
+    judge.step = 5
+    parts = [judge.score(text, SAMPLE, META).parts for text in (GOOD, BAD, GOOD, GOOD)]
+    assert judge.metrics(parts) == {"reward_weight/box.iou": 0.75, "gate_closed/format.think_answer": 0.25}
+    assert judge_of("box.iou").metrics(parts) == {}
+
+
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        ([], "no reward a weight above 0"),
+        ([], r"rewards\.funcs is empty; name at least one reward"),
         ([RewardSpec(func="box.iou", weight=0.0)], "no reward a weight above 0"),
         ([RewardSpec(func="box.iou", weight=-1.0)], "weight -1.0"),
         ([RewardSpec(func="box.iou", weight=math.nan)], "weight nan"),
@@ -260,6 +319,47 @@ def test_errors_name_function_and_sample_and_stop_the_run(
         judge.score(GOOD, SAMPLE, META)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("by_ids", 0.3), ("all_columns", len(GOOD) / 100), ("anything", 0.5), ("array", 0.5), ("tensor", 0.125),
+     ("tensors", 0.125)],
+)  # fmt: skip
+def test_every_shape_of_trls_signature(mine: Callable[[str], str], name: str, value: float) -> None:
+    meta = {**META, "completion_ids": [7, 8, 9]}
+    assert judge_of(mine(name)).score(GOOD, SAMPLE, meta).value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("name", ["leaves", "leaves_all", "leaves_later"])
+@pytest.mark.parametrize("workers", [None, 1])
+def test_sys_exit_does_not_end_the_run_without_a_word(
+    mine: Callable[[str], str], name: str, workers: int | None
+) -> None:
+    spec = RewardSpec(func=mine(name), name="leaving", workers=workers)
+    judge = judge_of("box.iou", spec)
+    found = judge.score(GOOD, SAMPLE, META)
+    assert (found.value, found.parts["leaving"], judge.errors) == (0.5, None, 1)
+    judge.close()
+    said = r"'leaving' raised on sample 'row-7': RewardError: it called sys\.exit\((4|'enough')\)"
+    strict = judge_of(spec, max_errors=0)
+    with pytest.raises(RewardError, match=said):
+        strict.score(GOOD, SAMPLE, META)
+    strict.close()
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_a_traceback_is_shown_once_and_then_counted(
+    mine: Callable[[str], str], caplog: pytest.LogCaptureFixture, workers: int | None
+) -> None:
+    judge = judge_of("box.iou", RewardSpec(func=mine("broken"), workers=workers))
+    with caplog.at_level(logging.WARNING, logger="vlrft.rewards"):
+        judge.score_group([GOOD, BAD], SAMPLE, [META, META])
+        judge.score(GOOD, SAMPLE, META)
+    judge.close()
+    assert caplog.text.count('raise KeyError("colour")') == 1
+    assert caplog.text.count("raised on sample row-7") == judge.errors == 3
+    assert "(error 3, rewards.max_errors is 10)" in caplog.text
+
+
 @pytest.mark.parametrize(("name", "message"), [("number", "not a function"), ("too_few", "cannot be called as")])
 def test_functions_that_cannot_be_rewards(mine: Callable[[str], str], name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -274,52 +374,3 @@ def test_parts_of_a_composite_are_kept() -> None:
     assert found == Score(value=0.5, parts={"mine": 0.5, "type": 1.0, "args": None}, flags=("unknown_label",))
     with pytest.raises(RewardError, match="part 'x' returned inf"):
         rewards.call.as_score("mine", Score(value=0.5, parts={"x": math.inf}))
-
-
-# --------------------------------------------------------------------------------------------- TRL
-
-
-def test_as_trl_scores_rows() -> None:
-    function = as_trl("box.iou")
-    assert function.__name__ == "box.iou"
-    assert "Intersection over union" in (function.__doc__ or "")
-    found = function(
-        prompts=["p", "p", "p"],
-        completions=[GOOD, BAD, [{"role": "assistant", "content": "<answer>[0, 0, 500, 1000]</answer>"}]],
-        completion_ids=[[1], [2], [3]],
-        target=[[0, 0, 10, 10]] * 2 + [[0, 0, 50, 25]],
-        image_size=[[100, 50]] * 3,
-        coord_space=[None, None, "norm_1000"],
-        trainer_state=object(),
-    )
-    assert found == [0.5, 0.0, 0.5]
-
-
-def test_as_trl_reads_message_parts_and_the_last_turn() -> None:
-    turns = [
-        {"role": "assistant", "content": "<tool_call>{}</tool_call>"},
-        {"role": "tool", "content": "<answer>[0, 0, 10, 10]</answer>"},
-        {"role": "assistant", "content": [{"type": "text", "text": GOOD}]},
-    ]
-    assert as_trl("box.iou")(completions=[turns, []], target=[[0, 0, 10, 10]] * 2) == [0.5, 0.0]
-
-
-def test_as_trl_options_and_fixed_meta() -> None:
-    function = as_trl(
-        "box.acc@0.5", meta={"coord_space": "norm_1000", "image_size": [100, 50], "output_mode": "direct"}
-    )
-    assert function(["[0, 0, 100, 100]", "[0, 0, 10, 10]"], target=[[0, 0, 10, 5]] * 2) == [1.0, 0.0]
-    assert as_trl("format.think_answer", mode="answer_only")([UNFORMATTED]) == [1.0]
-    assert as_trl("format.think_answer", meta={"output_mode": "direct"})([UNFORMATTED]) == [None]
-
-
-def test_as_trl_names_the_row_and_the_columns() -> None:
-    with pytest.raises(TargetError, match=r"box\.iou, row 0 \(columns: solution\): a box target is .* got None"):
-        as_trl("box.iou")([GOOD], solution=["x"])
-
-
-def test_as_trl_refuses_what_is_trls_already(mine: Callable[[str], str]) -> None:
-    with pytest.raises(ValueError, match="TRL's signature already"):
-        as_trl(mine("columns"))
-    with pytest.raises(ValueError, match="scores whole columns"):
-        score(mine("columns"), GOOD, None)

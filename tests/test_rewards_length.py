@@ -61,6 +61,24 @@ def test_budget_alone() -> None:
     assert value("length.budget", 110, correct=False) == 0.0
 
 
+def test_budget_of_a_group_of_which_only_the_lengths_are_known() -> None:
+    # p = correct, Lr = the mean of all lengths = 300, Lmax = 1000.
+    for correct, planned in ((True, 300), (0.75, 0.75 * 300 + 0.25 * 1000)):
+        expected = max(0.1, 0.5 - 0.5 * (400 - planned) / planned)
+        assert value("length.budget", 400, correct=correct, group_correct=None) == pytest.approx(expected)
+    assert value("length.budget", 400, group_correct=None) == value("length.budget", 400, group_correct=[True, True],
+                                                                    group_lengths=[300, 300])  # fmt: skip
+    assert value("length.budget", 400, correct=False, group_correct=None) == 0.0
+    wrong = value("length.budget", 275, correct=False, group_correct=None, correct_only=False)
+    assert wrong == pytest.approx((1 + 0.9 * (275 - 1000) / 1000 - 0.1) / 2)
+
+
+def test_a_completion_alone_is_a_group_of_one() -> None:
+    assert score("length.group_kimi", GOOD, None, num_tokens=50).value == 0.5
+    assert score("length.budget", GOOD, None, num_tokens=50, correct=True).value == 0.5
+    assert score("length.budget", GOOD, None, num_tokens=50, correct=False).value == 0.0
+
+
 def test_budget_with_its_wrong_half() -> None:
     full = {"correct_only": False}
     assert value("length.budget", 550, correct=True, **full) == pytest.approx((1 + 0.5) / 2)
@@ -119,7 +137,7 @@ def test_empty_answers_are_not_paid_for_being_short(name: str, completion: str) 
     ("field", "bad"),
     [
         ("num_tokens", None), ("num_tokens", -1), ("num_tokens", math.nan), ("num_tokens", math.inf),
-        ("num_tokens", "12"), ("num_tokens", True), ("correct", "yes"), ("correct", 2), ("correct", math.nan),
+        ("num_tokens", "many"), ("num_tokens", True), ("correct", "yes"), ("correct", 2), ("correct", math.nan),
     ],
 )  # fmt: skip
 def test_bad_meta_is_named_before_the_completion_is_looked_at(name: str, field: str, bad: Any) -> None:
@@ -134,7 +152,6 @@ def test_bad_meta_is_named_before_the_completion_is_looked_at(name: str, field: 
         ("length.overlong", "max_tokens", None),
         ("length.cosine", "max_tokens", 0),
         ("length.cosine", "max_tokens", "many"),
-        ("length.group_kimi", "group_lengths", None),
         ("length.group_kimi", "group_lengths", []),
         ("length.group_kimi", "group_lengths", 3),
         ("length.group_kimi", "group_lengths", [3, math.nan]),

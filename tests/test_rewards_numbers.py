@@ -164,7 +164,7 @@ def test_worth_nothing(name: str, completion: str, flags: tuple[str, ...]) -> No
         ("3 or 4", {}, "got '3 or 4'"),
         (5, {"unit": 3}, "meta 'unit' is a string"),
         (5, {"abs_tol": -1}, "abs_tol is a tolerance of 0 or more, got -1"),
-        (5, {"abs_tol": "1"}, "abs_tol .* got '1'"),
+        (5, {"abs_tol": "one"}, "abs_tol .* got 'one'"),
         (5, {"rel_tol": math.nan}, "rel_tol .* got nan"),
     ],
 )

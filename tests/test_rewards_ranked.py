@@ -167,7 +167,7 @@ def test_bad_targets(name: str, target: Any) -> None:
         check_target(name, target)
 
 
-@pytest.mark.parametrize("meta", [{"k": 0}, {"k": 2.5}, {"k": True}, {"max_len": "9"}, {"max_len": -1}])
+@pytest.mark.parametrize("meta", [{"k": 0}, {"k": 2.5}, {"k": True}, {"max_len": "nine"}, {"max_len": -1}])
 def test_bad_meta(meta: dict[str, Any]) -> None:
     with pytest.raises(TargetError, match="whole number of at least 1"):
         check_target("ranked.rr", ["a"], meta)

@@ -211,14 +211,24 @@ def test_every_answer_has_a_value(text: str, rows: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "value"), [([[0, 0, 10, 0, 10, 5, 0, 5]], 0.5), ([[0, 0, 20, 0, 20, 10, 0, 10]], 0.5), ([], 0.0)]
+)
+def test_polygons_need_no_size(answer: Any, value: float) -> None:
+    square = [[0, 0, 10, 0, 10, 10, 0, 10]]
+    for meta in ({}, {"image_size": [40, 30]}):
+        assert score("seg.mask_iou", f"<answer>{answer}</answer>", square, meta).value == value
+    assert score("seg.mask_iou", "<answer>[]</answer>", []).value == 1.0
+    assert score("seg.mask_iou", f"<answer>{square}</answer>", []).value == 0.0
+
+
+@pytest.mark.parametrize(
     ("target", "meta", "message"),
     [
         (None, SIZE, "a mask target is"),
         ("x", SIZE, "a mask target is"),
         ([1, 2, 3, 4, 5, 6], SIZE, "a mask target is"),
         ([["a"]], SIZE, "not a number"),
-        (LEFT, {}, "polygons need image_size"),
-        ([], {}, "polygons need image_size"),
+        (LEFT, {"target_space": "norm_1"}, "needs image_size"),
         ([[0, 0, 4, 0]], SIZE, "neither polygons of 3 finite points or more nor 4 rows of 8"),
         ([[0, 0, 4, 0, math.nan, 4]], SIZE, "neither polygons"),
         ([[0, 0, 10**400, 0, 4, 4]], SIZE, "neither polygons"),
@@ -308,7 +318,7 @@ def test_spaces_of_points() -> None:
     [
         ("", 0.0, ("no_answer",)),
         ("no idea", 0.0, ("unparsable",)),
-        ("[100, 100, 300, 300]", 0.0, ("unparsable",)),
+        ("[100, 100, 300, 300]", 2 / 3, ()),
         ({"points": [[150, 150], [250, 250]]}, 0.0, ("unparsable",)),
         ({"bbox": [300, 300, 100, 100], "points": [[150, 150], [250, 250]]}, 0.0, ("invalid_box",)),
         ('{"bbox": [NaN, 100, 300, 300], "points": [[150, 150], [250, 250]]}', 0.0, ("non_finite",)),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reward_cases import FORM, NOT_PURE
 
-from vlrft.rewards import REWARDS, RewardError, TargetError, names, score
-from vlrft.rewards.describe import FAMILY_FIELDS, Example, as_text, describe, example_of
-from vlrft.rewards.pages import INDEX, pages
+from vlrft.parse import OUTPUT_MODES
+from vlrft.rewards import FLAGS, REWARDS, RewardError, TargetError, names, score
+from vlrft.rewards.chart.elements import NAMES as ELEMENTS
+from vlrft.rewards.chart.elements import check_elements
+from vlrft.rewards.describe import EXTRAS, FAMILY_FIELDS, Example, as_text, describe, example_of
+from vlrft.rewards.gui_action import ACTIONS
+from vlrft.rewards.pages import CHART_DUMP, INDEX, page_name, pages
 
 SANDBOXED = ("chart.render", "chart.visual", *NOT_PURE)
 NULL_TARGET = (*FORM, "video.semantic")
@@ -94,6 +102,72 @@ def test_shown_text_has_all_the_issue_asks_for() -> None:
     assert text.startswith("det.f1@0.75\n\n")
     for word in ("Formula:", "Range:", "Example:", *(f"{key}:" for key in FAMILY_FIELDS)):
         assert word in text
+
+
+@functools.cache
+def all_pages() -> dict[str, str]:
+    return pages()
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_option_is_shown_with_type_and_default(name: str) -> None:
+    described = describe(name)
+    text, page = as_text(described), all_pages()[page_name(described)]
+    for option in described.options:
+        assert f"\n  {option.name}: {option.kind}, " in text
+        assert f"| `{option.name}` | {option.kind} | " in page
+        assert option.kind != "any value", "an annotation that says nothing"
+    assert ("Options: none" in text) == (not described.options)
+
+
+def test_defaults_are_those_of_the_signature() -> None:
+    text = as_text(describe("tg.recall"))
+    assert "\n  t: a number, required\n  point_tol: a number, default 1\n" in text
+    assert "\n  matching: a text, default 'hungarian'\n" in as_text(describe("det.f1"))
+
+
+def test_what_a_reward_needs_is_marked() -> None:
+    needs = {name: describe(name).needs for name in names()}
+    assert needs["box.iou"] == ()
+    assert needs["video.semantic"] == ("a group", "an embedder")
+    assert needs["length.budget"] == ("a group", "num_tokens")
+    assert needs["chart.render"] == ("the extra 'charts'",)
+    assert "Needs: a group" in as_text(describe("length.budget"))
+    assert "Needs a group, num\\_tokens." in pages()["length.md"]
+    assert "| a group, num\\_tokens |" in pages()[INDEX]
+
+
+def test_rewards_that_need_an_extra_are_those_that_fail_without_it() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('rapidfuzz', 'rouge_score', 'math_verify', 'pycocotools'):\n    sys.modules[name] = None\n"
+        "from vlrft.rewards import names, score\nfrom vlrft.rewards.describe import describe\nfound = set()\n"
+        "for name in names():\n"
+        "    if name.startswith('chart.'):\n        continue\n"
+        "    e = describe(name).example\n"
+        "    try:\n        score(e.name, e.completion, e.target, e.meta, **e.options)\n"
+        "    except ImportError as error:\n"
+        "        assert 'rewards' in str(error), (name, error)\n        found.add(name)\n"
+        "print(*sorted(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {name for name, extra in EXTRAS.items() if extra == "rewards"}
+
+
+def test_index_says_how_a_completion_is_read_and_what_flags_mean() -> None:
+    index = pages()[INDEX]
+    for word in (*OUTPUT_MODES, *FLAGS, "lenient_extraction"):
+        assert f"`{word}`" in index
+    assert 'output_mode="direct"' in index
+
+
+def test_the_pages_of_gui_actions_and_charts_show_their_forms() -> None:
+    actions = pages()["gui_action.md"]
+    for action, (argument, synonyms) in ACTIONS.items():
+        assert f"| `{action}` | {argument} | {', '.join(f'`{s}`' for s in synonyms)} |" in actions
+    assert "from vlrft.rewards.chart import recorded" in pages()["chart.md"]
+    assert set(check_elements(json.loads(CHART_DUMP))) == set(ELEMENTS)
 
 
 def test_pages_are_those_in_the_repository() -> None:

@@ -98,7 +98,7 @@ def test_golden_visual() -> None:
     assert look([half, CROP], accuracy=1) == pytest.approx(1.0)
     # one op too many: F1 = 2 / 3, economy 2 / 3 for three calls
     assert look([CROP, CROP, {"name": "flip"}], accuracy=1) == pytest.approx(0.9 + 0.2 / 3 - 0.1 / 3)
-    assert look([], accuracy=1) == pytest.approx(0.6)
+    assert look([], accuracy=1) == pytest.approx(0.7)
 
 
 def test_the_terms_of_visual() -> None:
@@ -211,13 +211,31 @@ def test_silence_is_worth_nothing(name: str) -> None:
         assert "no_answer" in found.flags
 
 
-@pytest.mark.parametrize("name", ["tool.call", "tool.visual", "tool.efficiency"])
-@pytest.mark.parametrize(
-    "bad", ["<tool_call>f(1)</tool_call>", '<tool_call>{"name": "f"}', "<tool_call></tool_call>", "</tool_call>"]
-)
+BAD_BLOCKS = ["<tool_call>f(1)</tool_call>", '<tool_call>{"name": "f"}', "<tool_call></tool_call>", "</tool_call>"]
+
+
+@pytest.mark.parametrize("bad", BAD_BLOCKS)
+def test_a_bad_block_costs_the_form_of_visual_alone(bad: str) -> None:
+    text = f"{tags(CROP)}{bad}<answer>7</answer>"
+    found = score("tool.visual", text, TARGETS["tool.visual"], {"accuracy": 1})
+    assert found.value == pytest.approx(0.9)
+    assert found.parts["tool.visual.format"] == 0.0
+    assert "unparsable" in found.flags
+    alone = score("tool.visual", f"{bad}<answer>7</answer>", {"ops": []}, {"accuracy": 1})
+    assert alone.value == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", ["tool.call", "tool.efficiency"])
+@pytest.mark.parametrize("bad", BAD_BLOCKS)
 def test_a_bad_block_is_unparsable(name: str, bad: str) -> None:
     found = score(name, f"{tags(CROP)}{bad}<answer>7</answer>", TARGETS[name])
     assert (found.value, found.flags) == (0.0, ("unparsable",))
+
+
+@pytest.mark.parametrize("calls", [4, ["crop", "crop", "zoom", "crop"]])
+def test_calls_as_a_number_or_as_names(calls: Any) -> None:
+    assert judge("tool.efficiency", "<answer>7</answer>", {"needed": 1}, {"calls": calls}) == 0.25
+    assert judge("tool.efficiency", "<answer>7</answer>", {"needed": 1}, {"calls": 0}) == 1.0
 
 
 def test_calls_in_the_reasoning_do_not_count() -> None:

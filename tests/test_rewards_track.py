@@ -163,8 +163,8 @@ def test_in_range_for_every_number(answer: list[Any]) -> None:
         ([A, None], {"timestamps": [0.0]}, "timestamps.*each of the 2 frames"),
         ([A, None], {"timestamps": [1.0, 0.0]}, "ascending"),
         ([A, None], {"timestamps": [0.0, math.nan]}, "ascending"),
-        ([A, None], {"first_frame": "1"}, "first_frame"),
-        ([A, None], {"target_space": "norm_1000"}, "needs image_size"),
+        ([A, None], {"first_frame": "one"}, "first_frame"),
+        ([A, None], {"target_space": "norm_1000", "coord_space": "abs_original"}, "needs image_size"),
         ([A, None], {"coord_space": "pixel"}, "unknown coordinate space"),
     ],
 )

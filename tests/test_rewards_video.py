@@ -59,8 +59,9 @@ def test_golden_numbers(ordered: list[float], control: list[float], expected: li
     assert values(group(["a"] * len(ordered), parts, target="B", control=control)) == expected
     for index, value in enumerate(expected):
         assert score(NAME, "a", ordered, {"control": control, "index": index}).value == value
-    mean = sum(expected) / len(expected)
-    assert score(NAME, "a", ordered, {"control": control}).value == pytest.approx(mean)
+    alone = score(NAME, "a", ordered, {"control": control})
+    assert alone.value == max(expected), "what a right answer gets"
+    assert [alone.parts[f"rollout_{i}"] for i in range(len(expected))] == expected
 
 
 def test_margin_bonus_and_what_is_correct() -> None:
@@ -107,7 +108,7 @@ def test_a_probe_before_the_run_knows_no_accuracies_yet() -> None:
         ([1], {"control": [-0.5]}, r"meta\['control'\]"),
         ([1], {"control": [math.inf]}, r"meta\['control'\]"),
         ([1, 0], {"control": [0], "index": 2}, r"meta\['index'\].*the 2 rollouts"),
-        ([1, 0], {"control": [0], "index": "0"}, r"meta\['index'\]"),
+        ([1, 0], {"control": [0], "index": "first"}, r"meta\['index'\]"),
         ([1, 0], {"control": [0], "margin": math.nan}, r"meta\['margin'\]"),
         ([1, 0], {"control": [0], "bonus": 2}, r"meta\['bonus'\]"),
     ],

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlrft.compose import Composed
+    from vlrft.compose import Composed, ConfigError
     from vlrft.config import Config
     from vlrft.eval.run import Results
     from vlrft.training import Run
 
-__all__ = ["Config", "Results", "Run", "__version__", "compose", "data", "evaluate", "recipes", "rewards", "train"]
+__all__ = ["Config", "ConfigError", "Results", "Run", "__version__", "data", "evaluate", "recipes", "rewards", "train"]
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Config": "vlrft.config:Config",
+    "ConfigError": "vlrft.compose:ConfigError",
     "Results": "vlrft.eval.run:Results",
     "Run": "vlrft.training:Run",
     "compose": "vlrft.compose",
@@ -44,6 +45,11 @@ def __getattr__(name: str) -> Any:
     module, _, attribute = _LAZY[name].partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, attribute) if attribute else loaded
+
+
+def __dir__() -> list[str]:
+    """What is public, loaded or not."""
+    return sorted(__all__)
 
 
 def train(
@@ -63,7 +69,7 @@ def train(
     resume: folder of an interrupted run. It goes on from its last complete checkpoint with its own config; no recipe
     is given then.
 
-    Raises `vlrft.compose.ConfigError` before any compute is spent when the config is not valid.
+    Raises `vlrft.ConfigError` before any compute is spent when the config is not valid.
     """
     from vlrft.log import UserError
 
@@ -98,7 +104,7 @@ def evaluate(
     source: a `Run` or its folder (its trained model is evaluated), or a recipe (its model as it starts).
     dotlist, overrides, changes: as in `train`, applied to the run's or the recipe's config.
 
-    Raises `vlrft.compose.ConfigError` before any compute is spent when the config is not valid.
+    Raises `vlrft.ConfigError` before any compute is spent when the config is not valid.
     """
     from vlrft.config import Config
 

@@ -29,7 +29,8 @@ Box = tuple[float, float, float, float]
 Size = Sequence[float]
 """Width, height in pixels."""
 
-_NORMALISED = {"norm_1000": 1000.0, "norm_999": 999.0, "norm_1": 1.0}
+NORMALISED = {"norm_1000": 1000.0, "norm_999": 999.0, "norm_1": 1.0}
+"""Extent of both axes in the spaces that do not depend on an image."""
 
 
 class CoordError(ValueError):
@@ -86,8 +87,8 @@ def convert(
 
 
 def _extent(space: str, image_size: Size | None, input_size: Size | None) -> tuple[float, float]:
-    if space in _NORMALISED:
-        return _NORMALISED[space], _NORMALISED[space]
+    if space in NORMALISED:
+        return NORMALISED[space], NORMALISED[space]
     name, size = ("image_size", image_size) if space == "abs_original" else ("input_size", input_size)
     if size is None:
         raise CoordError(f"space {space!r} needs {name}: give (width, height) in pixels, or state another space")
@@ -96,7 +97,7 @@ def _extent(space: str, image_size: Size | None, input_size: Size | None) -> tup
 
 def check_size(size: Size, name: str = "image_size") -> tuple[float, float]:
     """(width, height) as floats; raises CoordError unless both are finite and positive."""
-    if len(size) != 2 or not all(math.isfinite(s) and s > 0 for s in size):
+    if not hasattr(size, "__len__") or len(size) != 2 or not all(math.isfinite(s) and s > 0 for s in size):
         raise CoordError(f"{name} must be (width, height) in pixels, both positive, got {size!r}")
     return float(size[0]), float(size[1])
 

@@ -7,27 +7,50 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlrft.rewards.base import TargetError
+from vlrft.rewards.base import TargetError, is_number
 
 LARGEST = 1e15
 """Numbers from here on are refused: what is computed from smaller ones stays finite."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
+_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 _BETWEEN = re.compile(r"</think>\s*+<answer>")
 
 
 def first(text: str) -> str | None:
-    """The first answer block, stripped; None without one. New lines inside it are seen (several peers miss those)."""
-    return _block(text, 0)[0]
+    """The first answer block outside the reasoning, stripped; None without one.
+
+    New lines inside it are seen (several peers miss those), blocks inside a closed think block are not (the peers that
+    take the first match anywhere pay for an answer that the reasoning only considers).
+    """
+    return _block(_outside_think(text), 0)[0]
 
 
 def last(text: str) -> str | None:
-    """The last answer block, stripped; None without one."""
+    """The last answer block outside the reasoning, stripped; None without one."""
+    text = _outside_think(text)
     answer, end = _block(text, 0)
     while end >= 0:
         found, end = _block(text, end)
         answer = answer if found is None else found
     return answer
+
+
+def _outside_think(text: str) -> str:
+    """`text` without its closed think blocks; a `</think>` that nothing opened closes one from the start."""
+    closed = text.find(_THINK_CLOSE)
+    if closed < 0:
+        return text
+    opened, kept, start = text.find(_THINK_OPEN), [], 0
+    if opened < 0 or closed < opened:
+        start = closed + len(_THINK_CLOSE)
+    while (opened := text.find(_THINK_OPEN, start)) >= 0:
+        closed = text.find(_THINK_CLOSE, opened)
+        if closed < 0:
+            break
+        kept.append(text[start:opened])
+        start = closed + len(_THINK_CLOSE)
+    return "".join([*kept, text[start:]])
 
 
 def _block(text: str, start: int) -> tuple[str | None, int]:
@@ -62,7 +85,7 @@ def unwrap(target: Any) -> Any:
 def truth_text(target: Any, what: str) -> str:
     """A truth that is text (or a number, written out). Raises TargetError for anything else or for nothing."""
     bare = unwrap(target)
-    if isinstance(bare, int | float) and not isinstance(bare, bool):
+    if is_number(bare):
         bare = repr(bare)
     if not isinstance(bare, str) or not bare.strip():
         raise TargetError(f"{what} needs a text as its target, got {target!r}")
@@ -80,10 +103,18 @@ def truth_value(target: Any, what: str) -> Any:
         raise TargetError(f"{what}: the target {target!r} is not JSON; give it as data, or as a JSON text") from None
 
 
+def json_or_none(text: str) -> Any:
+    """The value of a JSON text; None where it is none (or null)."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def setting(meta: Mapping[str, Any], key: str, default: float) -> float:
     """A number of the peer's own settings. Raises TargetError for one that is none."""
     value = meta.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
+    if not is_number(value) or not abs(value) < LARGEST:
         raise TargetError(f"meta[{key!r}] must be a finite number, got {value!r}")
     return float(value)
 
@@ -97,12 +128,17 @@ def fenced(text: str, opening: str = "```json") -> list[str]:
     return blocks
 
 
-def is_right(meta: Mapping[str, Any]) -> bool:
-    """Whether `meta["correct"]` says that the answer is right: true, or a score of at least 0.5."""
-    correct = meta.get("correct")
-    if correct is not None and not isinstance(correct, int | float):
-        raise TargetError(f"meta['correct'] must be true, false or a score, got {correct!r}")
-    return correct is not None and correct >= 0.5
+def is_right(meta: Mapping[str, Any], what: str) -> bool:
+    """Whether `meta["correct"]` (or `accuracy`) says that the answer is right: true, or a score of at least 0.5.
+
+    Raises TargetError where it says neither, or something else.
+    """
+    correct = meta.get("correct", meta.get("accuracy"))
+    if correct is None:
+        raise TargetError(f"{what} needs meta['correct'] (or 'accuracy'): whether the completion's answer is right")
+    if not isinstance(correct, int | float):
+        raise TargetError(f"{what}: meta['correct'] must be true, false or a score, got {correct!r}")
+    return correct >= 0.5
 
 
 def numbers(value: Any, what: str) -> list[float]:

@@ -2,11 +2,12 @@
 
 Target: a dump of elements, also as a JSON text: `text`: texts, or `{"text", "x", "y"}`; `legend`: texts; `layout`: the
 grid's objects; `type`: names, `{"type", "count"}` objects or name to count; `color`: chart type to list of hex colours,
-or `[type, hex]` pairs. Plural names and `colour` are the same. Elements that the target does not have are empty.
+or `[type, hex]` pairs. Plural names and `colour` are the same. Elements that the target does not have are empty. A
+Matplotlib program is run in the sandbox of chart.render, and what it draws is the dump.
 Meta: `elements`, the same dump of what the completion's program drew; `position_tolerance` (0.1 in the peer's option)
 compares the positions of texts too.
 Answer: `meta["elements"]`, else the first answer block (the whole completion where there is none) as JSON, fenced or
-not. No program is run here; chart.render does that, in a sandbox.
+not, or a Matplotlib program, run likewise.
 Guards: the peer's dump is written by the model's own program, which can forge it: use chart.render for training.
 Source: ChartMimic (arXiv 2406.09961), low-level scores.
 """
@@ -24,6 +25,7 @@ from scipy.optimize import linear_sum_assignment
 
 from vlrft.parse import Parsed
 from vlrft.rewards.base import TargetError
+from vlrft.rewards.chart import recorded
 from vlrft.rewards.chart.colour import Array, similarity
 from vlrft.rewards.compat.actions import finite
 from vlrft.rewards.compat.answers import fenced, first_or_all, setting
@@ -37,6 +39,8 @@ _NAMES = {
     "color": ("color", "colors", "colour", "colours"),
 }
 _HEX = re.compile(r"#([0-9a-f]{6})(?:[0-9a-f]{2})?")
+_DRAWS = "matplotlib"
+"""What a program that draws must hold to be run."""
 _MOST = 500
 """Colours or placed texts of one side that are matched; what lies beyond counts as not found."""
 
@@ -153,8 +157,17 @@ def _items(name: str, value: Any) -> list[Item] | None:
     if not isinstance(value, list):
         return None
     if name == "layout":
-        return [(json.dumps(item, sort_keys=True), None) for item in value]
+        return [(json.dumps(_whole(item), sort_keys=True), None) for item in value]
     return _texts(value)
+
+
+def _whole(value: Any) -> Any:
+    """Numbers of a flat object or list that are whole as whole numbers: 1.0 rows are 1 row."""
+    if isinstance(value, dict):
+        return {key: _whole(item) if isinstance(item, float) else item for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) if isinstance(item, float) else item for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _texts(value: Sequence[Any]) -> list[Item] | None:
@@ -163,9 +176,8 @@ def _texts(value: Sequence[Any]) -> list[Item] | None:
         written = item.get("text") if isinstance(item, dict) else item
         if not isinstance(written, str):
             return None
-        x, y = (item.get("x"), item.get("y")) if isinstance(item, dict) else (None, None)
-        place = finite([x, y])
-        items.append((written, None if place is None else (place[0], place[1])))
+        place = finite(item.get("pos", [item.get("x"), item.get("y")])) if isinstance(item, dict) else None
+        items.append((written, (place[0], place[1]) if place is not None and len(place) == 2 else None))
     return items
 
 
@@ -226,12 +238,14 @@ def _element(name: str, dump: Any) -> Any:
     own = [key for key in _NAMES[name] if key in dump]
     if own:
         return dump[own[0]]
-    whole = any(key in dump for keys in _NAMES.values() for key in keys)
+    whole = "data" in dump or any(key in dump for keys in _NAMES.values() for key in keys)
     return dump if dump and not whole else []
 
 
 def _true_dump(name: str, target: Any) -> Any:
     value = _json(target) if isinstance(target, str) else target
+    if value is None and isinstance(target, str) and _DRAWS in target:
+        value = recorded(target)
     if not isinstance(value, dict | list):
         raise TargetError(f"compat.chartmimic.{name} needs a dump of chart elements as its target, got {target!r}")
     return value
@@ -239,10 +253,19 @@ def _true_dump(name: str, target: Any) -> Any:
 
 def _dump(parsed: Parsed, meta: Mapping[str, Any]) -> Any:
     given = meta.get("elements")
-    if given is None:
-        answer = first_or_all(parsed.text)
-        given = [answer, *fenced(answer, "```"), *fenced(answer)][-1]
-    return _json(given) if isinstance(given, str) else given
+    if given is not None:
+        return _json(given) if isinstance(given, str) else given
+    answer = first_or_all(parsed.text)
+    found = _json([answer, *fenced(answer, "```"), *fenced(answer)][-1])
+    return _drawn(answer) if found is None and _DRAWS in answer else found
+
+
+def _drawn(program: str) -> Any:
+    """What a Matplotlib program draws in the sandbox; None where it fails, which is the completion's fault."""
+    try:
+        return recorded(program)
+    except TargetError:
+        return None
 
 
 def _json(text: str) -> Any:

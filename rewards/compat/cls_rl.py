@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlrft.parse import Parsed
-from vlrft.rewards.compat.answers import first_or_all, truth_text
+from vlrft.rewards.compat.answers import first_or_all, truth_text, unwrap
 from vlrft.types import Score
 
 
@@ -39,4 +39,5 @@ def direct(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.cls_rl.direct", "rose ", "rose") -> 0.0
     """
-    return Score(value=float(parsed.text == truth_text(target, "compat.cls_rl.direct")))
+    truth_text(target, "compat.cls_rl.direct")
+    return Score(value=float(parsed.text == str(unwrap(target))))

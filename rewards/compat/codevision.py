@@ -25,8 +25,9 @@ from vlrft.parse import Parsed
 from vlrft.parse.calls import parse_calls
 from vlrft.rewards.base import TargetError
 from vlrft.rewards.box import intersection_over_union
-from vlrft.rewards.compat.actions import finite
 from vlrft.rewards.compat.answers import unwrap
+from vlrft.rewards.compat.letters import is_article
+from vlrft.rewards.compat.places import read_upright
 from vlrft.types import Score
 
 FREE_CALLS = 2
@@ -35,15 +36,33 @@ CROP = "crop"
 _FORMAT, _EXACT, _EMERGENT, _PENALTY = 0.1, 0.1, 0.2, 0.5
 _LUCKY = 0.1
 _TOLERANCE = 1e-4
+_DETAILS = ("angle", "degrees", "degree", "direction", "axis")
+"""Parameters that say which rotation or flip is meant."""
 _LONGEST = 10_000
 _ANSWER_TAG = re.compile(r"</?answer>")
 _RESPONSE = re.compile(r"<tool_response>(?:(?!<tool_response>).)*?</tool_response>", re.DOTALL)
 _THINK = re.compile(r"<think>|</think>")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])([A-D])(?![A-Za-z0-9])")
-_NUMBER = re.compile(r"[-+]?\d{1,30}(?:\.\d{1,30}|\s?/\s?\d{1,30})?", re.ASCII)
-_ROTATED = re.compile(r"\.rotate\(\s*(-?\d{1,4})|ROTATE_(\d{2,3})")
-_FLIPPED = re.compile(r"FLIP_(LEFT_RIGHT|TOP_BOTTOM)|\.(flip|mirror)\(\s*[\w.]{0,40}\s*,?\s*(-?\d?)")
+_NUMBER = re.compile(
+    r"[-+]?(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,3}(?!\d)|\s?/\s?\d{1,30})?", re.ASCII
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))", re.ASCII)
+_PIL_ROTATED = re.compile(r"\.rotate\(\s*(-?\d{1,4})|Image\.(?:Transpose\.)?ROTATE_(\d{2,3})")
+_CV_ROTATED = re.compile(r"cv2\.ROTATE_(90_CLOCKWISE|180|90_COUNTERCLOCKWISE)")
+_NP_ROTATED = re.compile(r"np\.rot90\(\s*[\w.]{1,40}\s*(?:,\s*(?:k\s*=\s*)?(-?\d))?")
+_FLIPPED = {
+    "flipvertical": re.compile(
+        r"FLIP_TOP_BOTTOM|ImageOps\.flip\(|np\.flipud\(|(?:cv2|np)\.flip\(\s*[\w.]{1,40}\s*,\s*(?:axis\s*=\s*)?0"
+        r"|cv2\.flip\(\s*[\w.]{1,40}\s*,\s*-1"
+    ),
+    "fliphorizontal": re.compile(
+        r"FLIP_LEFT_RIGHT|ImageOps\.mirror\(|np\.fliplr\(|(?:cv2|np)\.flip\(\s*[\w.]{1,40}\s*,\s*(?:axis\s*=\s*)?-?1"
+    ),
+}
+"""OpenCV's code -1 flips both ways."""
+_CLOCKWISE = {"90_CLOCKWISE": 270, "180": 180, "90_COUNTERCLOCKWISE": 90}
 _CROPPED = re.compile(r"\.crop\(\s*[(\[]([^()\[\]]{3,120})[)\]]")
+_SLICED = re.compile(r"\w\[\s*(\d{1,6})\s*:\s*(\d{1,6})\s*,\s*(\d{1,6})\s*:\s*(\d{1,6})\s*[\],]")
 _OTHER = re.compile(r"\.(resize|enhance|filter|convert|equalize|autocontrast|threshold|GaussianBlur|Canny)\(")
 
 
@@ -117,7 +136,7 @@ def _task(what: str, target: Any, meta: Mapping[str, Any]) -> _Task:
     box = given.get("box", meta.get("gt_bbox"))
     if not isinstance(ops, list | tuple) or not all(isinstance(op, str | dict) for op in ops):
         raise TargetError(f'{what} needs a list of operations in target["ops"] or meta["required_transforms"]: {ops!r}')
-    region = _box(box)
+    region = read_upright(box)
     if box is not None and region is None:
         raise TargetError(f"{what}: the box must be [x1, y1, x2, y2] with an area, got {box!r}")
     answer = unwrap(given.get("answer"))
@@ -130,13 +149,14 @@ def _op(given: Any) -> str:
         (given.get("name", ""), given.get("parameters") or {}) if isinstance(given, dict) else (given, {})
     )
     bare = re.sub(r"[^a-z0-9-]", "", str(name).lower()).replace("rotation", "rotate")
-    detail = next((parameters[k] for k in ("angle", "degrees", "direction", "axis") if k in parameters), "")
+    detail = next((parameters[k] for k in _DETAILS if k in parameters), "")
     if bare.startswith("rotate"):
         angle = re.search(r"-?\d{1,4}", f"{bare} {detail}")
         return f"rotate{int(angle.group()) % 360}" if angle else "rotate"
     if "flip" in bare or bare == "mirror":
         words = f"{bare} {detail}".lower()
-        return "flipvertical" if "vert" in words or "top" in words else "fliphorizontal"
+        upright = bare.startswith(("vflip", "flipud")) or any(word in words for word in ("vert", "top", "upside"))
+        return "flipvertical" if upright else "fliphorizontal"
     return CROP if CROP in bare or "zoom" in bare else bare
 
 
@@ -166,25 +186,32 @@ def _use(parsed: Parsed, meta: Mapping[str, Any]) -> _Use:
             continue
         ops.add(_op(call if isinstance(call, str) else {"name": call.get("name"), "parameters": parameters}))
         for value in parameters.values() if isinstance(parameters, dict) else ():
-            region = _box(value)
+            region = read_upright(value)
             boxes += [region] if region is not None else []
     return _Use(len(made), frozenset(ops), tuple(boxes))
 
 
 def _in_code(code: str) -> tuple[set[str], list[Box]]:
-    ops = {f"rotate{int(a or b) % 360}" for a, b in _ROTATED.findall(code)}
-    for pil, _, number in _FLIPPED.findall(code):
-        ops.add("flipvertical" if pil == "TOP_BOTTOM" or number == "0" else "fliphorizontal")
+    """(operations, crop regions) of a call's program. Angles are counter-clockwise, as Pillow and NumPy have them."""
+    ops = {f"rotate{int(a or b) % 360}" for a, b in _PIL_ROTATED.findall(code)}
+    ops |= {f"rotate{_CLOCKWISE[turn]}" for turn in _CV_ROTATED.findall(code)}
+    ops |= {f"rotate{90 * int(turns or 1) % 360}" for turns in _NP_ROTATED.findall(code)}
+    ops |= {op for op, pattern in _FLIPPED.items() if pattern.search(code)}
     ops |= {name.lower() for name in _OTHER.findall(code)}
-    ops |= {CROP} if ".crop(" in code else set()
-    boxes = []
-    for written in _CROPPED.findall(code):
-        try:
-            box = _box([float(part) for part in written.split(",")])
-        except ValueError:
-            continue
-        boxes += [box] if box is not None else []
-    return ops, boxes
+    regions = [_floats(written) for written in _CROPPED.findall(code)]
+    regions += [[float(left), float(top), float(right), float(bottom)]
+                for top, bottom, left, right in _SLICED.findall(code)]  # fmt: skip
+    ops |= {CROP} if ".crop(" in code or _SLICED.search(code) else set()
+    boxes = (read_upright(region) for region in regions)
+    return ops, [box for box in boxes if box is not None]
+
+
+def _floats(written: str) -> list[float] | None:
+    """Numbers between commas; None where a part is no number."""
+    try:
+        return [float(part) for part in written.split(",")]
+    except ValueError:
+        return None
 
 
 def _accuracy(parsed: Parsed, task: _Task, meta: Mapping[str, Any]) -> float:
@@ -196,19 +223,25 @@ def _accuracy(parsed: Parsed, task: _Task, meta: Mapping[str, Any]) -> float:
     if task.answer is None:
         raise TargetError('compat.codevision.total needs target["answer"] or meta["accuracy"]')
     answer = _answer(parsed.text)
-    if answer.lower() == task.answer.lower():
+    if answer == task.answer or (len(task.answer) > 1 and answer.lower() == task.answer.lower()):
         return float(bool(answer))
+    answer = answer[-_LONGEST:]
     if re.fullmatch(r"[A-D]", task.answer):
-        letters = _LETTER.findall(answer[-_LONGEST:])
+        letters = [m.group() for m in _LETTER.finditer(answer) if not is_article(answer, m.start())]
         return float(bool(letters) and letters[-1] == task.answer)
-    wanted, numbers = _number(task.answer), _NUMBER.findall(answer[-_LONGEST:])
+    wanted, whole = _number(task.answer), _number(answer)
+    if wanted is not None and whole == wanted:
+        return 1.0
+    numbers = _NUMBER.findall(_THOUSANDS.sub("", answer))
     found = _number(numbers[-1]) if numbers else None
     return float(wanted is not None and found is not None and abs(found - wanted) <= _TOLERANCE)
 
 
 def _number(text: str) -> Fraction | None:
+    """A plain number or fraction; None for anything else."""
+    bare = _THOUSANDS.sub("", text.strip())
     try:
-        return Fraction(text.replace(" ", "").replace(",", ""))
+        return Fraction(bare.replace(" ", "")) if _NUMBER.fullmatch(bare) else None
     except (ValueError, ZeroDivisionError):
         return None
 
@@ -233,10 +266,3 @@ def _has_format(text: str) -> bool:
         return False
     marks = _THINK.findall(bare[: bare.index("<answer>")])
     return marks.count("<think>") == marks.count("</think>") == opened
-
-
-def _box(value: Any) -> Box | None:
-    numbers = finite(value)
-    if numbers is None or len(numbers) != 4 or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
-        return None
-    return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlrft.parse import Parsed
-from vlrft.rewards.compat.actions import finite, read_data, true_action
+from vlrft.rewards.compat.actions import finite, first_item, read_data, true_action
 from vlrft.rewards.compat.answers import first, has_shape, setting
 from vlrft.types import Score
 
 RADIUS = 140.0
 """Pixels within which a point counts as a point, whatever the resolution."""
 
-_TEXT_ACTIONS = {"type", "select", "scroll"}
+_TEXT_ACTIONS = {"type", "select", "scroll", "open_app"}
 _NEEDS_TEXT = {"type", "select", "open_app"}
 _DIRECTIONS = {"up", "down", "left", "right"}
 
@@ -29,15 +29,15 @@ def accuracy(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     """1 when the action is the true one and its place or text fits.
 
     Click: strictly inside a box, within 140 pixels (`meta["radius"]`) of a point. Type, select, scroll: F1 of the sets
-    of words >= 0.5, or containment where both are one word. Other actions: 1. Kept: open_app's text is not looked at.
-    Mended: double quotes are read; "close/delete" can match.
+    of words >= 0.5, or containment where both are one word. Other actions: 1. Mended: double quotes are read;
+    "close/delete" can match; one letter matches no longer word; the text of open_app counts as that of type.
 
     Formula: 1[action] * 1[place or text]
     Range: [0, 1]
     Example: score("compat.gui_r1.accuracy", "<answer>[{'action': 'wait'}]</answer>", {"action": "wait"}) -> 1.0
     """
     truth = true_action(target, "compat.gui_r1.accuracy")
-    item = _item(parsed)
+    item = first_item(parsed)
     if item is None:
         return Score(value=0.0, flags=("unparsable",))
     if str(item.get("action", "")).strip().lower() != truth["action"]:
@@ -46,7 +46,7 @@ def accuracy(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
         point = finite(item.get("point"))
         hit = point is not None and len(point) == 2 and truth["place"] is not None
         return Score(value=float(hit and _near(point, truth["place"], setting(meta, "radius", RADIUS))))
-    if truth["action"] in _TEXT_ACTIONS:
+    if truth["action"] in _TEXT_ACTIONS and (truth["text"] or truth["action"] != "open_app"):
         return Score(value=float(_alike(str(item.get("input_text", "")), truth["text"])))
     return Score(value=1.0)
 
@@ -77,12 +77,6 @@ def overall(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     return Score(value=0.8 * (right.value or 0.0) + 0.2 * (shaped.value or 0.0), flags=right.flags)
 
 
-def _item(parsed: Parsed) -> dict[str, Any] | None:
-    data = read_data(first(parsed.text))
-    item = data[0] if isinstance(data, list) and data else data
-    return item if isinstance(item, dict) else None
-
-
 def _near(point: Any, place: Any, radius: float) -> bool:
     x, y = point
     if len(place) == 4:
@@ -96,7 +90,7 @@ def _alike(mine: str, true: str) -> bool:
         return not ours and not theirs
     if len(ours) == len(theirs) == 1:
         (a,), (b,) = ours, theirs
-        return a in b or b in a
+        return a == b or (min(len(a), len(b)) > 1 and (a in b or b in a))
     shared = len(ours & theirs)
     return shared > 0 and 2 * shared / (len(ours) + len(theirs)) >= 0.5
 
@@ -110,6 +104,7 @@ def _well_formed(item: Any) -> bool:
         return False
     if not isinstance(text, str):
         return False
-    if item["action"] in _NEEDS_TEXT and text in ("", "no input text"):
+    action = item["action"].strip().lower()
+    if action in _NEEDS_TEXT and text in ("", "no input text"):
         return False
-    return item["action"] != "scroll" or text in _DIRECTIONS
+    return action != "scroll" or text in _DIRECTIONS

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlrft.parse import Parsed
-from vlrft.rewards.base import Judged, TargetError
-from vlrft.rewards.compat.answers import first_or_all, is_right, numbers, setting, truth_value
+from vlrft.rewards.base import Judged, TargetError, is_number
+from vlrft.rewards.compat.answers import first_or_all, is_right, numbers, setting, truth_value, unwrap
 from vlrft.types import Score
 
 Call = tuple[str, str, str]
@@ -37,7 +37,7 @@ def func(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.reason_rft.func", "<answer>move(a, left)</answer>", [["move", "a", "right"]]) -> 0.5
     """
-    return _score(parsed, target, (1.0, 0.5, 0.5, 0.25))
+    return _score("compat.reason_rft.func", parsed, target, (1.0, 0.5, 0.5, 0.25))
 
 
 def func_full(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -47,7 +47,7 @@ def func_full(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.reason_rft.func_full", "<answer>move(a, left)</answer>", [["move", "a", "left"]]) -> 1.0
     """
-    return _score(parsed, target, (1.0, 0.0, 0.0, 0.0))
+    return _score("compat.reason_rft.func_full", parsed, target, (1.0, 0.0, 0.0, 0.0))
 
 
 def func_penalty(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -57,7 +57,7 @@ def func_penalty(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [-0.5, 1]
     Example: score("compat.reason_rft.func_penalty", "<answer>move(b, left)</answer>", [["move", "a", "right"]]) -> -0.5
     """
-    return _score(parsed, target, (1.0, -0.25, -0.25, -0.5))
+    return _score("compat.reason_rft.func_penalty", parsed, target, (1.0, -0.25, -0.25, -0.5))
 
 
 def tolerance(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -70,7 +70,7 @@ def tolerance(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Example: score("compat.reason_rft.tolerance", "<answer>104</answer>", 100) -> 1.0
     """
     gold = truth_value(target, "compat.reason_rft.tolerance")
-    if isinstance(gold, bool) or not isinstance(gold, int | float) or not math.isfinite(gold):
+    if not is_number(gold) or not math.isfinite(gold):
         raise TargetError(f"compat.reason_rft.tolerance needs a finite number as its target, got {target!r}")
     try:
         found = float(first_or_all(parsed.text))
@@ -109,7 +109,7 @@ def length(group: Judged) -> list[Score]:
 
 
 def _length(mine: float, lengths: Sequence[float], meta: Mapping[str, Any]) -> float:
-    right = is_right(meta)
+    right = is_right(meta, "compat.reason_rft.length")
     if setting(meta, "step", _LENGTH_FROM_STEP) < _LENGTH_FROM_STEP or min(lengths) == max(lengths):
         return 0.0
     share = 0.5 - (mine - min(lengths)) / (max(lengths) - min(lengths))
@@ -130,10 +130,11 @@ def steps(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     return Score(value=min(1.0, len(_STEP.findall(parsed.text)) / _STEPS_WANTED))
 
 
-def _score(parsed: Parsed, target: Any, tiers: tuple[float, float, float, float]) -> Score:
-    value = truth_value(target, "compat.reason_rft.func") if not isinstance(target, str) else _calls(target)
+def _score(what: str, parsed: Parsed, target: Any, tiers: tuple[float, float, float, float]) -> Score:
+    bare = unwrap(target)
+    value = _calls(bare) if isinstance(bare, str) and not bare.lstrip().startswith("[[") else truth_value(bare, what)
     if not isinstance(value, list) or not value or not all(_is_call(call) for call in value):
-        raise TargetError(f"compat.reason_rft.func needs a list of [func, object, value] as its target, got {target!r}")
+        raise TargetError(f"{what} needs a list of [func, object, value] as its target, got {target!r}")
     truths = [(str(f), str(o), str(v)) for f, o, v in value]
     every = _calls(first_or_all(parsed.text))
     if not every:

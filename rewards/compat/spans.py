@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
-from vlrft.rewards.base import TargetError
-from vlrft.rewards.compat.answers import truth_value
+from vlrft.rewards.base import TargetError, is_number
+from vlrft.rewards.compat.answers import truth_value, unwrap
 
 Span = tuple[float, float]
 
@@ -21,10 +21,14 @@ def last_span(text: str | None) -> Span | None:
 
 
 def true_span(target: Any, what: str) -> Span:
-    """A truth `[start, end]` in seconds. Raises TargetError for anything else."""
-    value = truth_value(target, what)
+    """A truth `[start, end]` in seconds, or the text "start to end". Raises TargetError for anything else."""
+    bare = unwrap(target)
+    written = _SPAN.fullmatch(bare.strip()) if isinstance(bare, str) else None
+    value = [float(part) for part in written.groups()] if written else truth_value(bare, what)
     if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_time(v) for v in value):
         raise TargetError(f"{what} needs [start, end] in seconds as its target, got {target!r}")
+    if not 0.0 <= value[0] <= value[1]:
+        raise TargetError(f"{what}: the true span must not start after its end nor before 0, got {target!r}")
     return float(value[0]), float(value[1])
 
 
@@ -39,4 +43,4 @@ def span_iou(span: Span, truth: Span) -> float:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

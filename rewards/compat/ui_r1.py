@@ -14,8 +14,9 @@ from typing import Any
 
 from vlrft.parse import Parsed
 from vlrft.rewards.base import Judged, TargetError
-from vlrft.rewards.compat.actions import finite, read_data, true_action
-from vlrft.rewards.compat.answers import first, is_right, numbers, setting
+from vlrft.rewards.compat.actions import finite, first_item, true_action
+from vlrft.rewards.compat.answers import is_right, numbers, setting
+from vlrft.rewards.compat.places import scale
 from vlrft.types import Score
 
 
@@ -26,8 +27,8 @@ def action(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.ui_r1.action", "<answer>[{'action': 'scroll'}]</answer>", {"action": "scroll"}) -> 1.0
     """
-    truth = true_action(target, "compat.ui_r1.action")
-    return Score(value=float(_name(_item(parsed)) == truth["action"]))
+    truth = true_action(target, "compat.ui_r1.action", needs_place=False)
+    return Score(value=float(_name(first_item(parsed)) == truth["action"]))
 
 
 def coord(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -41,16 +42,16 @@ def coord(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Example: score("compat.ui_r1.coord", "<answer>{'action': 'back'}</answer>", {"action": "back"}) -> 1.0
     """
     truth = true_action(target, "compat.ui_r1.coord")
-    item = _item(parsed)
+    item = first_item(parsed)
     if truth["action"] != "click":
         return Score(value=float(_name(item) == truth["action"]))
     box = truth["place"]
     if box is None or len(box) != 4:
         raise TargetError(f"compat.ui_r1.coord needs a box of four numbers for a click, got {target!r}")
+    sx, sy = scale(meta)
     point = finite((item or {}).get("coordinate", (item or {}).get("point")))
     if point is None or len(point) != 2:
         return Score(value=0.0, flags=("unparsable",))
-    sx, sy = _scale(meta)
     x, y = int(point[0] * sx), int(point[1] * sy)
     return Score(value=float(box[0] <= x <= box[2] and box[1] <= y <= box[3]))
 
@@ -74,17 +75,29 @@ def dast(group: Judged) -> list[Score]:
     scores = []
     for meta in group.meta:
         over = (_tokens(meta, "num_tokens") - budget) / budget
-        scores.append(Score(value=max(0.1, 0.5 - 0.5 * over) if is_right(meta) else min(-0.1, 0.9 * over - 0.1)))
+        fine = _own(meta, lengths, right)
+        scores.append(Score(value=max(0.1, 0.5 - 0.5 * over) if fine else min(-0.1, 0.9 * over - 0.1)))
     return scores
+
+
+def _own(meta: Mapping[str, Any], lengths: list[float], right: list[bool]) -> bool:
+    """Whether this completion is right: as its own meta says, else as the group's lists say of its length."""
+    if meta.get("correct", meta.get("accuracy")) is None:
+        mine = _tokens(meta, "num_tokens")
+        said = {fine for length, fine in zip(lengths, right, strict=True) if length == mine}
+        if len(said) == 1:
+            return said.pop()
+    return is_right(meta, "compat.ui_r1.dast")
 
 
 def _group(group: Judged) -> tuple[list[float], list[bool]]:
     """(tokens of every completion, whether it is right)."""
     own, meta = [_tokens(row, "num_tokens") for row in group.meta], group.meta[0]
     lengths = numbers(meta.get("group_lengths", own), "compat.ui_r1.dast: meta['group_lengths']")
-    right = numbers(
-        meta.get("group_correct", [is_right(row) for row in group.meta]), "compat.ui_r1.dast: meta['group_correct']"
-    )
+    given = meta.get("group_correct")
+    if given is None:
+        given = [is_right(row, "compat.ui_r1.dast") for row in group.meta]
+    right = numbers(given, "compat.ui_r1.dast: meta['group_correct']")
     if len(lengths) != len(right):
         raise TargetError("compat.ui_r1.dast: meta['group_lengths'] and meta['group_correct'] must be equally long")
     return lengths, [value >= 0.5 for value in right]
@@ -96,18 +109,5 @@ def _tokens(meta: Mapping[str, Any], key: str) -> float:
     return setting(meta, key, 0.0)
 
 
-def _item(parsed: Parsed) -> dict[str, Any] | None:
-    data = read_data(first(parsed.text))
-    item = data[0] if isinstance(data, list) and data else data
-    return item if isinstance(item, dict) else None
-
-
 def _name(item: dict[str, Any] | None) -> str:
     return str((item or {}).get("action", "")).strip().lower()
-
-
-def _scale(meta: Mapping[str, Any]) -> tuple[float, float]:
-    stored, seen = finite(meta.get("image_size")), finite(meta.get("input_size"))
-    if stored is None or seen is None or len(stored) != 2 or len(seen) != 2 or 0.0 in seen:
-        return 1.0, 1.0
-    return stored[0] / seen[0], stored[1] / seen[1]

@@ -84,7 +84,9 @@ def ocr(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     try:
         from rapidfuzz.distance import Levenshtein
     except ImportError as error:
-        raise ImportError("compat.video_r1.ocr needs rapidfuzz: pip install 'vlrft[rewards]'") from error
+        raise ImportError(
+            "compat.video_r1.ocr needs rapidfuzz: pip install 'vlrft[rewards]' (README, Install)"
+        ) from error
     truth = truth_text(target, "compat.video_r1.ocr").split()
     found = (first(parsed.text) or "").split()
     return Score(value=max(0.0, 1.0 - Levenshtein.distance(found, truth) / len(truth)))
@@ -164,7 +166,10 @@ def _totals(
 def _part(parts: Mapping[str, float | None], name: str) -> float:
     if name not in parts:
         known = ", ".join(parts) or "none"
-        raise TargetError(f"compat.video_r1.group: no part {name!r} in this run (parts: {known}); name it by an option")
+        raise TargetError(
+            f"compat.video_r1.group: no part {name!r} among the other rewards' ({known}); name the right one by the "
+            "option accuracy or format"
+        )
     return parts[name] or 0.0
 
 
@@ -196,6 +201,8 @@ def _scorer(kinds: tuple[str, ...]) -> Any:
         try:
             from rouge_score import rouge_scorer
         except ImportError as error:
-            raise ImportError("compat.video_r1.free_form needs rouge-score: pip install 'vlrft[rewards]'") from error
+            raise ImportError(
+                "compat.video_r1.free_form needs rouge-score: pip install 'vlrft[rewards]' (README, Install)"
+            ) from error
         _SCORERS[kinds] = rouge_scorer.RougeScorer(list(kinds), use_stemmer=True)
     return _SCORERS[kinds]

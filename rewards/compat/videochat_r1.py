@@ -15,10 +15,12 @@ from typing import Any
 
 from vlrft.parse import Parsed
 from vlrft.rewards.base import TargetError
-from vlrft.rewards.box import intersection_over_union
 from vlrft.rewards.compat.actions import read_data
-from vlrft.rewards.compat.answers import LARGEST, first, last, truth_text, truth_value
+from vlrft.rewards.compat.answers import LARGEST, first, last, truth_text, truth_value, unwrap
+from vlrft.rewards.compat.letters import is_article
+from vlrft.rewards.compat.places import has_area, overlap
 from vlrft.rewards.compat.spans import Span, last_span, span_iou, true_span
+from vlrft.rewards.temporal import merged
 from vlrft.types import Score
 
 FRAMES = 8
@@ -30,7 +32,7 @@ MOST_SPANS = 1_000
 _NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 _PAIR = re.compile(rf"\({_NUMBER},{_NUMBER}\)")
 _PAIRS = re.compile(r"\[(?:\([^()]*\)(?:,\s*)?)*\]")
-_LETTER = re.compile(r"[A-G]")
+_LETTER_ALONE = re.compile(r"(?<![A-Za-z])[A-G](?![A-Za-z])")
 _PREFIXES = ("The best answer is", "The correct answer is", "The answer is", "The answer", "The best option is",
              "The correct option is", "Best answer:", "Best option:")  # fmt: skip
 
@@ -58,19 +60,13 @@ def glue(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.videochat_r1.glue", "<glue>[(0, 4), (6, 8)]</glue>", [[0, 8]]) -> 0.75
     """
-    value = truth_value(target, "compat.videochat_r1.glue")
-    if not isinstance(value, list | tuple):
-        raise TargetError(f"compat.videochat_r1.glue needs a list of spans as its target, got {target!r}")
-    truth = _merged([true_span(list(span) if isinstance(span, tuple) else span, "compat.videochat_r1.glue")
+    value = _true_spans(target)
+    truth = merged([true_span(list(span) if isinstance(span, tuple) else span, "compat.videochat_r1.glue")
                      for span in value])  # fmt: skip
-    _, opened, rest = parsed.text.partition("<glue>")
-    inner, closed, _ = rest.partition("</glue>")
-    if not opened or not closed or not _PAIRS.fullmatch(inner.rstrip()):
+    pairs = _glued(parsed.text)
+    if pairs is None or any(a > b or b >= LARGEST for a, b in pairs):
         return Score(value=0.0, flags=("unparsable",))
-    pairs = [(float(a), float(b)) for a, b in _PAIR.findall(inner)]
-    if len(pairs) != inner.count("(") or any(a > b or b >= LARGEST for a, b in pairs):
-        return Score(value=0.0, flags=("unparsable",))
-    spans = _merged(pairs)
+    spans = merged(pairs)
     if not spans or not truth:
         return Score(value=float(not spans and not truth))
     if len(spans) > MOST_SPANS:
@@ -78,6 +74,28 @@ def glue(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     shared = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in spans for b in truth)
     union = _length(spans) + _length(truth) - shared
     return Score(value=min(1.0, shared / union) if union > 0.0 else float(spans == truth))
+
+
+def _glued(text: str) -> list[Span] | None:
+    """The pairs of the first `<glue>` block; None where it is not strictly `[(a, b), ...]`."""
+    _, opened, rest = text.partition("<glue>")
+    inner, closed, _ = rest.partition("</glue>")
+    if not opened or not closed or not _PAIRS.fullmatch(inner.rstrip()):
+        return None
+    pairs = [(float(a), float(b)) for a, b in _PAIR.findall(inner)]
+    return pairs if len(pairs) == inner.count("(") else None
+
+
+def _true_spans(target: Any) -> Sequence[Any]:
+    """Spans as data, as a JSON text, or as the peer's own `<glue>[(a, b), ...]</glue>`."""
+    bare = unwrap(target)
+    if isinstance(bare, str) and "(" in bare:
+        written = bare if "<glue>" in bare else f"<glue>{bare.strip()}</glue>"
+        bare = _glued(written)
+    value = truth_value(bare, "compat.videochat_r1.glue")
+    if not isinstance(value, list | tuple):
+        raise TargetError(f"compat.videochat_r1.glue needs a list of spans as its target, got {target!r}")
+    return value
 
 
 def tracking(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -90,12 +108,14 @@ def tracking(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Example: score("compat.videochat_r1.tracking", "<answer>[[0, 0, 1, 1]]</answer>", [[0, 0, 1, 1]]) -> 0.0
     """
     truth = _boxes(truth_value(target, "compat.videochat_r1.tracking"))
-    if truth is None:
-        raise TargetError(f"compat.videochat_r1.tracking needs a list of boxes as its target, got {target!r}")
+    if not truth or not all(map(has_area, truth)):
+        raise TargetError(
+            f"compat.videochat_r1.tracking needs a list of boxes with an area as its target, got {target!r}"
+        )
     boxes = _boxes(read_data(last(parsed.text)))
     if boxes is None or len(boxes) != FRAMES or len(truth) != FRAMES:
         return Score(value=0.0, flags=("unparsable",))
-    return Score(value=sum(_iou(a, b) for a, b in zip(boxes, truth, strict=True)) / FRAMES)
+    return Score(value=sum(overlap(a, b) for a, b in zip(boxes, truth, strict=True)) / FRAMES)
 
 
 def cls(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -113,7 +133,8 @@ def qa(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     """1 when the letter that the answer names is the true one.
 
     Kept: known openings are cut off, then the first capital A to G counts. Mended: it counts only as a word of its
-    own ("Because" is no B), and an answer without such a letter is worth 0 (the peer pays it for truths from H on).
+    own ("Because" is no B) and not as an article ("A dog" is no A), and an answer without such a letter is worth 0
+    (the peer pays it for truths from H on).
 
     Formula: 1[letter = truth]
     Range: [0, 1]
@@ -128,21 +149,7 @@ def qa(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
 def _letter(text: str) -> str | None:
     for prefix in _PREFIXES:
         text = text.replace(prefix, "")
-    found = re.search(r"(?<![A-Za-z])[A-G](?![A-Za-z])", text)
-    # "A dog": an article, not a choice.
-    if found is None or re.match(r"A [a-z]", text[found.start() :]):
-        return None
-    return found.group()
-
-
-def _merged(spans: Sequence[Span]) -> list[Span]:
-    merged: list[Span] = []
-    for start, end in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
+    return next((m.group() for m in _LETTER_ALONE.finditer(text) if not is_article(text, m.start())), None)
 
 
 def _length(spans: Sequence[Span]) -> float:
@@ -159,8 +166,3 @@ def _boxes(value: Any) -> list[tuple[float, float, float, float]] | None:
             return None
         boxes.append((float(box[0]), float(box[1]), float(box[2]), float(box[3])))
     return boxes
-
-
-def _iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    ordered = a[0] < a[2] and a[1] < a[3] and b[0] < b[2] and b[1] < b[3]
-    return intersection_over_union(a, b) if ordered else 0.0

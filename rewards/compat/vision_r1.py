@@ -5,16 +5,15 @@ instances. Boxes in pixels of the stored image.
 Meta: `step` of the training (default 0) chooses the thresholds; `image_size` (or `width`, `height`) and `input_size`:
 where both sizes are there, the answer is scaled from the one to the other.
 Answer: no tags; the last fenced block, where it holds boxes, else the whole completion. Coordinates are cut to whole
-numbers, inverted boxes dropped.
+numbers and inverted boxes dropped before the answer is scaled.
 Guards: precision does not look at boxes without a partner, and both reward the generalised IoU: use det.* for training.
 Source: Vision-R1 (arXiv 2503.18013), released rewards.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,11 +21,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from vlrft.coords import Box
-from vlrft.parse import Parsed, normalise, parse_boxes
+from vlrft.parse import Parsed, parse_boxes
 from vlrft.rewards.base import TargetError
-from vlrft.rewards.compat.actions import finite
-from vlrft.rewards.compat.answers import fenced, setting, truth_value
-from vlrft.rewards.matching import Floats, iou_matrix
+from vlrft.rewards.compat.answers import fenced, json_or_none, setting, truth_value
+from vlrft.rewards.compat.places import read_box, read_upright, scale
+from vlrft.rewards.matching import Floats, class_name, iou_matrix
 from vlrft.types import Score
 
 Labelled = tuple[Box, str]
@@ -35,10 +34,13 @@ SWITCH = 1500
 """Training steps after which the thresholds rise."""
 
 _STEPS = ((0.5, 0.75), (0.75, 0.9))
+_FENCE = re.compile(r"\A```(?:json)?", re.IGNORECASE)
 _LONGEST = 100_000
 """Characters that are read."""
 _MOST = 1000
 """Boxes that are looked at."""
+_FAR = 1e9
+"""Boxes with a coordinate from here on are dropped."""
 
 
 def precision(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
@@ -87,12 +89,9 @@ def dual_format(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Example: score("compat.vision_r1.dual_format", '[{"bbox_2d": [0, 0, 9, 9], "label": "cat"}]', []) -> 0.0
     """
     truths = _truths("compat.vision_r1.dual_format", target)
-    text = parsed.text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    shaped = isinstance(value, list) and bool(value) and all(_holds_box(item) for item in value)
+    value = json_or_none(_FENCE.sub("", parsed.text.strip()).removesuffix("```"))
+    lone = read_box(value) is not None or (isinstance(value, dict) and _holds_box(value))
+    shaped = lone or (isinstance(value, list) and bool(value) and all(_holds_box(item) for item in value))
     return Score(value=float(shaped == bool(truths)))
 
 
@@ -104,9 +103,8 @@ def _pairs(parsed: Parsed, truths: list[Labelled], meta: Mapping[str, Any]) -> t
         return [], Score(value=float(not truths))
     if not truths:
         return [], Score(value=0.0)
-    boxes, true_boxes = np.array([box for box, _ in found]), np.array([box for box, _ in truths])
-    overlap = _giou(boxes, true_boxes)
-    distance = np.abs(boxes[:, None, :] - true_boxes[None, :, :]).sum(axis=-1)
+    boxes, true_boxes = _rows(found), _rows(truths)
+    overlap, distance = _giou(boxes, true_boxes), _distance(boxes, true_boxes)
     numbers = {label: i for i, label in enumerate({label for _, label in (*truths, *found)})}
     classes, true_classes = ([numbers[label] for _, label in side] for side in (found, truths))
     differs = np.array(classes)[:, None] != np.array(true_classes)
@@ -114,15 +112,31 @@ def _pairs(parsed: Parsed, truths: list[Labelled], meta: Mapping[str, Any]) -> t
     return overlap[rows, columns].tolist(), None
 
 
+def _rows(side: Sequence[Labelled]) -> Floats:
+    return np.array([c for box, _ in side for c in box], dtype=np.float64).reshape(-1, 4)
+
+
 def _giou(a: Floats, b: Floats) -> Floats:
     """Generalised IoU of every row of `a` with every row of `b`, all with an area."""
-    low, high = np.minimum(a[:, None, :2], b[:, :2]), np.maximum(a[:, None, 2:], b[:, 2:])
-    hull = (high - low).prod(axis=-1)
     iou = iou_matrix(a, b)
-    areas = (a[:, 2:] - a[:, :2]).prod(axis=-1)[:, None] + (b[:, 2:] - b[:, :2]).prod(axis=-1)
+    a, b = _by_coordinate(a, b)
+    hull, sides_a, sides_b = np.maximum(a[2:], b[2:]) - np.minimum(a[:2], b[:2]), a[2:] - a[:2], b[2:] - b[:2]
+    areas = sides_a[0] * sides_a[1] + sides_b[0] * sides_b[1]
     # IoU = shared / (areas - shared), so that union = areas / (1 + IoU)
-    made: Floats = iou - np.maximum(0.0, 1.0 - areas / (1.0 + iou) / hull)
+    made: Floats = iou - np.maximum(0.0, 1.0 - areas / (1.0 + iou) / (hull[0] * hull[1]))
     return made
+
+
+def _distance(a: Floats, b: Floats) -> Floats:
+    """L1 distance of every row of `a` from every row of `b`."""
+    a, b = _by_coordinate(a, b)
+    made: Floats = np.abs(a - b).sum(axis=0)
+    return made
+
+
+def _by_coordinate(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """(4, n, 1) and (4, 1, m): one operation serves all coordinates, which at 20 boxes is what counts."""
+    return a.T[:, :, None].copy(), b.T[:, None].copy()
 
 
 def _truths(what: str, target: Any) -> list[Labelled]:
@@ -143,43 +157,28 @@ def _labelled(item: Any) -> Labelled | None:
         label, written = item
     else:
         return None
-    numbers = finite(written)
-    if numbers is None or len(numbers) != 4 or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
-        return None
-    return (numbers[0], numbers[1], numbers[2], numbers[3]), _name(str(label))
+    box = read_upright(written)
+    return None if box is None else (box, class_name(str(label)))
 
 
 def _predictions(text: str, meta: Mapping[str, Any]) -> list[Labelled]:
     text = text[:_LONGEST]
     blocks = fenced(text) or fenced(text, "```")
     written = (parse_boxes(blocks[-1]) if blocks else []) or parse_boxes(text)
-    sx, sy = _scale(meta)
+    sx, sy = scale(meta, _size_in_columns(meta))
     found: list[Labelled] = []
     for item in written[:_MOST]:
         a, b, c, d = item.box
-        if not (abs(a) < 1e9 and abs(b) < 1e9 and abs(c) < 1e9 and abs(d) < 1e9):
+        if not (-_FAR < a < _FAR and -_FAR < b < _FAR and -_FAR < c < _FAR and -_FAR < d < _FAR):
             continue
-        x1, y1, x2, y2 = int(a * sx), int(b * sy), int(c * sx), int(d * sy)
+        x1, y1, x2, y2 = int(a), int(b), int(c), int(d)
         if x1 < x2 and y1 < y2:
-            found.append(((x1, y1, x2, y2), _name(item.label or "")))
+            found.append(((x1 * sx, y1 * sy, x2 * sx, y2 * sy), class_name(item.label or "")))
     return found
 
 
-@functools.lru_cache(maxsize=4096)
-def _name(label: str) -> str:
-    return normalise(label)
-
-
-def _scale(meta: Mapping[str, Any]) -> tuple[float, float]:
-    stored, seen = meta.get("image_size"), meta.get("input_size")
-    if stored is None and meta.get("width") is not None:
-        stored = [meta.get("width"), meta.get("height")]
-    if stored is None or seen is None:
-        return 1.0, 1.0
-    sizes = finite(stored), finite(seen)
-    if any(size is None or len(size) != 2 or min(size) <= 0.0 for size in sizes):
-        raise TargetError(f"meta image_size and input_size must be [width, height], got {stored!r} and {seen!r}")
-    return stored[0] / seen[0], stored[1] / seen[1]
+def _size_in_columns(meta: Mapping[str, Any]) -> list[Any] | None:
+    return None if meta.get("width") is None else [meta.get("width"), meta.get("height")]
 
 
 def _phase(meta: Mapping[str, Any]) -> int:
@@ -192,10 +191,7 @@ def _step(value: float, low: float, high: float) -> float:
 
 def _holds_box(item: Any) -> bool:
     if isinstance(item, dict):
-        return any(_is_box(item.get(key)) for key in ("bbox_2d", "bbox", "box"))
-    return _is_box(item) or (isinstance(item, list) and any(_is_box(part) for part in item))
-
-
-def _is_box(value: Any) -> bool:
-    numbers = finite(value)
-    return numbers is not None and len(numbers) == 4
+        return any(
+            read_box(value) or (isinstance(value, list) and any(map(read_box, value))) for value in item.values()
+        )
+    return bool(read_box(item)) or (isinstance(item, list) and any(map(read_box, item)))

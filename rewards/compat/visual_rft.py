@@ -13,8 +13,6 @@ Source: Visual-RFT (arXiv 2503.01785), released rewards.
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,16 +21,17 @@ import numpy as np
 
 from vlrft.coords import Box
 from vlrft.parse import Parsed, normalise
-from vlrft.rewards.base import TargetError
+from vlrft.rewards.base import TargetError, is_number
 from vlrft.rewards.box import generalised_iou
-from vlrft.rewards.compat.answers import LARGEST, first_or_all, truth_text, unwrap
-from vlrft.rewards.matching import iou_matrix
+from vlrft.rewards.compat.answers import LARGEST, first_or_all, json_or_none, truth_text, unwrap
+from vlrft.rewards.compat.places import has_area, overlaps
 from vlrft.types import Score
 
 _NONE = {"", "no objects", "none", "[]"}
 _ITEM = re.compile(r"\{[^{}]*\}")
 _PAIRS = re.compile(r"\((\d+),(\d+)\),\((\d+),(\d+)\)")
 _SURE = 0.5
+_MATCHES = ("exact", "contains", "bidirectional")
 
 Found = tuple[Box, float | None]
 
@@ -79,24 +78,32 @@ def confidence(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     return Score(value=min(1.0, max(0.0, sum(terms) / len(terms))))
 
 
-def cls(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
-    """1 when the answer and the label are equal or one holds the other as whole words.
+def cls(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, match: str = "bidirectional") -> Score:
+    """1 when the answer and the label are equal or one holds the other as whole words, a plural included.
 
     Mended: the peer removes spaces and underscores and looks for substrings either way, so that an empty answer, one
-    letter or "primrose" for "rose" score 1 and training collapses to empty answers (its issues 79, 161, 176). With
-    `meta["labels"]`, an answer that names other labels too is worth 0.
+    letter or "primrose" for "rose" score 1 and training collapses to empty answers (its issues 79, 161, 176). An answer
+    with "or" between labels is worth 0, and with `meta["labels"]` one that names other labels too.
 
     Formula: 1[answer = label, or one holds the other as whole words]
     Range: [0, 1]
+
+    match: `bidirectional`; `contains`: the answer must hold the label; `exact`: both must be equal.
+
     Example: score("compat.visual_rft.cls", "<answer>it is a red rose</answer>", "Rose") -> 1.0
     """
+    if match not in _MATCHES:
+        raise ValueError(f"compat.visual_rft.cls: match must be one of {', '.join(_MATCHES)}, got {match!r}")
     truth = truth_text(target, "compat.visual_rft.cls")
     gold, answer = normalise(truth), normalise(first_or_all(parsed.text))
     joined_gold, joined = gold.replace(" ", ""), answer.replace(" ", "")
     others = [normalise(str(label)) for label in meta.get("labels") or ()]
     if any(other != gold and _holds(answer, other) and not _holds(gold, other) for other in others):
         return Score(value=0.0, flags=("several_answers",))
-    same = joined == joined_gold or _holds(answer, gold) or _holds(gold, answer)
+    if " or " in f" {answer} " and " or " not in f" {gold} ":
+        return Score(value=0.0, flags=("several_answers",))
+    same = joined == joined_gold
+    same = same or (match != "exact" and _holds(answer, gold)) or (match == "bidirectional" and _holds(gold, answer))
     return Score(value=float(bool(joined) and same))
 
 
@@ -111,18 +118,18 @@ def lisa_giou(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Example: score("compat.visual_rft.lisa_giou", "<answer>(0,0),(10,10)</answer>", [0, 0, 10, 10]) -> 2.0
     """
     truth = _box(_corners(unwrap(target)))
-    if truth is None or not _has_area(truth):
+    if truth is None or not has_area(truth):
         raise TargetError(f"compat.visual_rft.lisa_giou needs a box [x1, y1, x2, y2] as its target, got {target!r}")
     box = _box(_corners(first_or_all(parsed.text)))
     if box is None:
         return Score(value=0.0, flags=("unparsable",))
-    if not _has_area(box):
+    if not has_area(box):
         return Score(value=0.0, flags=("invalid_box",))
     return Score(value=generalised_iou(box, truth) + 1.0)
 
 
 def _holds(text: str, part: str) -> bool:
-    return bool(part) and f" {part} " in f" {text} "
+    return bool(part) and any(f" {part}{plural} " in f" {text} " for plural in ("", "s", "es"))
 
 
 def _says_none(parsed: Parsed) -> bool:
@@ -157,7 +164,7 @@ def _predictions(text: str) -> list[Found]:
             continue
         seen.add(box)
         sure = item.get("Confidence")
-        if not isinstance(sure, int | float) or isinstance(sure, bool) or not abs(sure) < LARGEST:
+        if not is_number(sure) or not abs(sure) < LARGEST:
             sure = None
         found.append((box, sure))
     return found
@@ -165,17 +172,11 @@ def _predictions(text: str) -> list[Found]:
 
 def _listed(text: str) -> list[dict[str, Any]]:
     """The objects of a list, whole ones only where the list is cut off or has text around it."""
-    items = []
-    for source in itertools.chain([f"[{text}]"], (match.group() for match in _ITEM.finditer(text))):
-        try:
-            value = json.loads(source)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            items.append(value)
-        elif len(value) == 1 and isinstance(value[0], list) and all(isinstance(item, dict) for item in value[0]):
-            return value[0]
-    return items
+    whole = json_or_none(f"[{text}]")
+    if whole and len(whole) == 1 and isinstance(whole[0], list) and all(isinstance(item, dict) for item in whole[0]):
+        return whole[0]
+    items = (json_or_none(match.group()) for match in _ITEM.finditer(text))
+    return [item for item in items if item is not None]
 
 
 def _by_confidence(found: list[Found]) -> list[Found]:
@@ -187,8 +188,7 @@ def _match(found: list[Found], truths: list[Box]) -> list[float]:
     mine = [box for box, _ in _by_confidence(found)]
     if not mine or not truths:
         return [0.0] * len(mine)
-    upright = np.array([_has_area(box) for box in mine])[:, None] & np.array([_has_area(box) for box in truths])
-    overlap = np.where(upright, iou_matrix(np.array(mine), np.array(truths)), 0.0)
+    overlap = overlaps(mine, truths)
     taken = [0.0] * len(mine)
     for row in np.flatnonzero(overlap.max(axis=1) > _SURE).tolist():
         column = int(overlap[row].argmax())
@@ -198,21 +198,17 @@ def _match(found: list[Found], truths: list[Box]) -> list[float]:
     return taken
 
 
-def _has_area(box: Box) -> bool:
-    return box[0] < box[2] and box[1] < box[3]
-
-
 def _corners(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    match = _PAIRS.search(value.replace(" ", ""))
+    match = _PAIRS.search("".join(value.split()))
     return [float(g) for g in match.groups()] if match else None
 
 
 def _box(value: Any) -> Box | None:
-    """Four finite numbers; for the rest of the checks see `_overlap`."""
+    """Four numbers below 1e9, in whatever order; None for anything else."""
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
-    if not all(isinstance(c, int | float) and not isinstance(c, bool) and abs(c) < 1e9 for c in value):
+    if not all(is_number(c) and abs(c) < 1e9 for c in value):
         return None
     return float(value[0]), float(value[1]), float(value[2]), float(value[3])

@@ -13,7 +13,6 @@ Source: VLM-R1 (arXiv 2504.07615), released rewards.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -23,13 +22,22 @@ import numpy as np
 
 from vlrft.coords import Box
 from vlrft.parse import Parsed
-from vlrft.rewards.average_precision import MAX_DETECTIONS, _hits, _interpolated
+from vlrft.rewards.average_precision import MAX_DETECTIONS, hits, interpolated, partners
 from vlrft.rewards.base import TargetError
 from vlrft.rewards.box import intersection_over_union
-from vlrft.rewards.compat.actions import finite
-from vlrft.rewards.compat.answers import fenced, first, first_or_all, last, truth_text, truth_value, unwrap
+from vlrft.rewards.compat.answers import (
+    fenced,
+    first,
+    first_or_all,
+    json_or_none,
+    last,
+    truth_text,
+    truth_value,
+    unwrap,
+)
 from vlrft.rewards.compat.letters import one_letter
-from vlrft.rewards.matching import Floats, iou_matrix
+from vlrft.rewards.compat.places import has_area, overlaps, read_box, scale
+from vlrft.rewards.matching import Floats
 from vlrft.types import Score
 
 Found = tuple[Box, str]
@@ -54,16 +62,16 @@ def iou(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.vlm_r1.iou", "<answer>[0, 0, 10, 10]</answer>", [0, 0, 10, 20]) -> 0.5
     """
-    truth = _box(truth_value(target, "compat.vlm_r1.iou"))
-    if truth is None or not _has_area(truth):
+    truth = read_box(truth_value(target, "compat.vlm_r1.iou"))
+    if truth is None or not has_area(truth):
         raise TargetError(f"compat.vlm_r1.iou needs a box [x1, y1, x2, y2] with an area as its target, got {target!r}")
-    sx, sy = _scale(meta)
+    sx, sy = scale(meta)
     match = _BOX.search(first(parsed.text) or "")
     if match is None:
         return Score(value=0.0, flags=("unparsable",))
     x1, y1, x2, y2 = (float(group) for group in match.groups())
     box = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
-    if not all(map(math.isfinite, box)) or not _has_area(box):
+    if not all(map(math.isfinite, box)) or not has_area(box):
         return Score(value=0.0, flags=("invalid_box",))
     width, height = min(box[2], truth[2]) - max(box[0], truth[0]), min(box[3], truth[3]) - max(box[1], truth[1])
     return Score(value=intersection_over_union(box, truth) if width > 1.0 and height > 1.0 else 0.0)
@@ -122,8 +130,8 @@ def weighted_sum(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
         return Score(value=0.0, flags=("unparsable",))
     if not truths or not found:
         return Score(value=float(not truths and not found))
-    overlaps = _overlaps([box for box, _ in found], [box for box, _ in truths])
-    pairs = [(float(overlaps[i, j]), int(i), int(j)) for i, j in np.argwhere(overlaps >= _OVERLAP)]
+    shared = overlaps([box for box, _ in found], [box for box, _ in truths])
+    pairs = [(float(shared[i, j]), int(i), int(j)) for i, j in np.argwhere(shared >= _OVERLAP)]
     used: set[int] = set()
     served: set[int] = set()
     total = 0.0
@@ -164,7 +172,8 @@ def yes_no(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     Range: [0, 1]
     Example: score("compat.vlm_r1.yes_no", "<answer>I cannot know: yes</answer>", "yes") -> 1.0
     """
-    truth = _YES_NO.search(truth_text(target, "compat.vlm_r1.yes_no"))
+    said = {True: "yes", False: "no"}.get(target, target) if isinstance(target, bool) else target
+    truth = _YES_NO.search(truth_text(said, "compat.vlm_r1.yes_no"))
     if truth is None:
         raise TargetError(f"compat.vlm_r1.yes_no needs 'yes' or 'no' as its target, got {target!r}")
     found = _YES_NO.search(first_or_all(parsed.text))
@@ -198,22 +207,18 @@ def _detection(
         return Score(value=0.0, flags=("unparsable",)), [], truths
     if not truths or not found:
         return Score(value=float(not truths and not found)), found, truths
-    values = [_average_precision(found, truths, label, thresholds) for label in sorted({name for _, name in truths})]
+    shared = overlaps([box for box, _ in found], [box for box, _ in truths])
+    values = []
+    for label in sorted({name for _, name in truths}):
+        rows, columns = ([i for i, (_, name) in enumerate(side) if name == label] for side in (found, truths))
+        values.append(_average_precision(shared[rows[:MAX_DETECTIONS]][:, columns], thresholds))
     return Score(value=math.fsum(values) / len(values)), found, truths
 
 
-def _average_precision(found: list[Found], truths: list[Found], label: str, thresholds: Sequence[float]) -> float:
-    theirs = [box for box, name in truths if name == label]
-    overlap = _overlaps([box for box, name in found if name == label][:MAX_DETECTIONS], theirs)
-    values = [_interpolated(_hits(overlap, at_least), len(theirs)) for at_least in thresholds]
+def _average_precision(overlap: Floats, thresholds: Sequence[float]) -> float:
+    options = partners(overlap)
+    values = [interpolated(hits(options, at_least), overlap.shape[1]) for at_least in thresholds]
     return math.fsum(values) / len(values)
-
-
-def _overlaps(found: Sequence[Box], truths: Sequence[Box]) -> Floats:
-    """IoU of every pair; 0 for an inverted box."""
-    mine = np.array(found, dtype=np.float64).reshape(-1, 4)
-    upright = (mine[:, 0] < mine[:, 2]) & (mine[:, 1] < mine[:, 3])
-    return np.where(upright[:, None], iou_matrix(mine, np.array(truths, dtype=np.float64)), 0.0)
 
 
 def _truths(what: str, target: Any) -> list[Found]:
@@ -223,7 +228,8 @@ def _truths(what: str, target: Any) -> list[Found]:
         if bare.lower() == "none":
             return []
     found = _items(truth_value(bare, what))
-    if found is None or not all(_has_area(box) and label for box, label in found):
+    # A box without an area stays: as in COCO's evaluation it is an object that nothing can find.
+    if found is None or not all(box[0] <= box[2] and box[1] <= box[3] and label for box, label in found):
         raise TargetError(f'{what} needs a list of {{"bbox", "label"}} as its target, or "None", got {target!r}')
     return found
 
@@ -233,7 +239,7 @@ def _predictions(text: str, *, any_case: bool = False) -> list[Found] | None:
     answer = last(text) or ""
     blocks = fenced(answer)
     bare = blocks[-1].strip() if blocks else answer
-    if (bare.lower() if any_case else bare) == ("none" if any_case else "None"):
+    if bare == "[]" or (bare.lower() if any_case else bare) == ("none" if any_case else "None"):
         return []
     return _items(_read(blocks))
 
@@ -243,7 +249,7 @@ def _items(value: Any) -> list[Found] | None:
         return None
     found = []
     for item in value:
-        box = _box(item.get("bbox_2d", item.get("bbox")))
+        box = read_box(item.get("bbox_2d", item.get("bbox")))
         if box is None:
             return None
         found.append((box, str(item.get("label") or "")))
@@ -252,26 +258,4 @@ def _items(value: Any) -> list[Found] | None:
 
 def _read(blocks: Sequence[str]) -> Any:
     """The last block as JSON; None where it is not."""
-    try:
-        return json.loads(blocks[-1]) if blocks else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _scale(meta: Mapping[str, Any]) -> tuple[float, float]:
-    stored, seen = meta.get("image_size"), meta.get("input_size")
-    if stored is None or seen is None:
-        return 1.0, 1.0
-    sizes = finite(stored), finite(seen)
-    if any(size is None or len(size) != 2 or min(size) <= 0.0 for size in sizes):
-        raise TargetError(f"meta image_size and input_size must be [width, height], got {stored!r} and {seen!r}")
-    return stored[0] / seen[0], stored[1] / seen[1]
-
-
-def _box(value: Any) -> Box | None:
-    numbers = finite(value)
-    return (numbers[0], numbers[1], numbers[2], numbers[3]) if numbers is not None and len(numbers) == 4 else None
-
-
-def _has_area(box: Box) -> bool:
-    return box[0] < box[2] and box[1] < box[3]
+    return json_or_none(blocks[-1]) if blocks else None

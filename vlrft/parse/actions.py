@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlrft.parse.points import BOX_KEYS, POINT_KEYS, ParsedPoint, points_in
+from vlrft.parse.points import BOX_KEYS, POINT_KEYS, ParsedPoint, points_in, read_points
 from vlrft.parse.values import PROSE, read_values
 
 _NAME_KEYS = ("action", "action_type")
@@ -14,6 +14,8 @@ _TEXT_KEYS = ("text", "input_text", "content", "value", "app_name", "app")
 _DIRECTION_KEYS = ("direction",)
 _KEY_KEYS = ("key", "keys", "button")
 _NESTED_KEYS = ("arguments", "parameters", "args")
+_LONGEST_POINT = 200
+"""Characters of a point that is written as a text of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,10 @@ def read_actions(answer: str) -> list[ParsedAction]:
     """Every action in `answer`, in the order written; an empty list where there is none.
 
     An action is an object with `action` (or `action_type`), alone or in lists, in JSON or Python quoting, fenced or
-    not, amid prose; the fields may stand in an inner object `arguments` or `parameters`, as in a tool call. Its other
-    fields: `point` (or `coordinate`, `position`, `bbox` and the like, or `x` and `y`), `text` (or `input_text`,
-    `content`, `value`, `app_name`), `direction`, `key` (or `keys`, `button`). Never raises.
+    not, amid prose; the fields may stand in an inner object `arguments` or `parameters`, as in a tool call, whose
+    `name` is the action where the arguments give none. Its other fields: `point` (or `coordinate`, `position`, `bbox`
+    and the like, or `x` and `y`; a text that holds a point is read), `text` (or `input_text`, `content`, `value`,
+    `app_name`), `direction`, `key` (or `keys`, `button`). Never raises.
     """
     actions: list[ParsedAction] = []
     # A stack, not recursion: the last one is looked at first.
@@ -51,8 +54,15 @@ def read_actions(answer: str) -> list[ParsedAction]:
                 actions.append(action)
             else:
                 inner = [v for key in _NESTED_KEYS for v in value.get(key, ()) if isinstance(v, dict)]
-                waiting.extend(reversed(inner))
+                waiting.extend(reversed([_named_call(value, v) for v in inner]))
     return actions
+
+
+def _named_call(call: dict[str, list[Any]], arguments: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The arguments of a tool call; where they name no action, the tool's own name is the action."""
+    if any(key in arguments for key in _NAME_KEYS) or "name" not in call:
+        return arguments
+    return {**arguments, "action": call["name"]}
 
 
 def _action(item: dict[str, list[Any]]) -> ParsedAction | None:
@@ -77,8 +87,18 @@ def _given(item: dict[str, list[Any]], keys: Sequence[str]) -> list[Any]:
 
 
 def _points(item: dict[str, list[Any]]) -> list[ParsedPoint]:
-    held = next(({key: given} for key, given in item.items() if key in POINT_KEYS or key in BOX_KEYS), None)
-    return points_in([held if held is not None else {axis: item[axis] for axis in "xy" if axis in item}])
+    held = next(((key, given) for key, given in item.items() if key in POINT_KEYS or key in BOX_KEYS), None)
+    if held is None:
+        return points_in([{axis: item[axis] for axis in "xy" if axis in item}])
+    key, given = held
+    return points_in([{key: given}]) or [p for text in map(_written, given) if text for p in read_points(text)[:1]]
+
+
+def _written(value: Any) -> str | None:
+    """A point as one text, "[20, 15]", or as a list of texts, ["20", "15"]."""
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
+    return value if isinstance(value, str) and len(value) <= _LONGEST_POINT else None
 
 
 def _texts(values: Sequence[Any]) -> list[str]:

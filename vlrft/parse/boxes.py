@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 from vlrft.parse.text import normalise
 from vlrft.parse.values import PROSE, read_values
 
-_BOX_KEYS = frozenset({"bbox_2d", "bbox", "box", "position", "coordinate"})
+_BOX_KEYS = frozenset({"bbox_2d", "bbox", "box", "bounding_box", "position", "coordinate"})
+_CORNER_KEYS = ("x1", "y1", "x2", "y2")
 _POINT_KEYS = frozenset({"points", "points_1", "points_2", "point", "point_1", "point_2", "point_2d"})
 _LABEL_KEYS = ("label", "category", "class", "name")
 _CONFIDENCE_KEYS = ("confidence", "score")
 _FENCE = re.compile(r"```\w*|<\|[a-z_]{1,32}\|>", re.A)
 _LONGEST_EMPTY_ANSWER = 256
+_LONGEST_NUMBER = 40
+_NUMBER = re.compile(r"([-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20}))\s?(%?)", re.A)
+NO_BOX = (0.0, 0.0, 0.0, 0.0)
+"""What stands for a box that is announced and is none: it has no area, so that it counts and matches nothing."""
 
 
 class ParsedBox(NamedTuple):
@@ -37,14 +42,16 @@ class BoxPoints(NamedTuple):
 def parse_boxes(answer: str) -> list[ParsedBox]:
     """Every box in `answer`, in the order written; an empty list where there is none.
 
-    Reads JSON and Python syntax alike (lists, tuples, objects with `bbox_2d`, `bbox`, `box`, `Position` or
-    `coordinate`, and lists of those), fenced or not, with either quote, amid prose; "(x1,y1),(x2,y2)", with or
-    without `<|box_start|>` marks; and an answer that is nothing but four numbers. NaN and infinity are kept.
-    Brackets that hold anything else, or are cut off, are skipped as prose. Never raises.
+    Reads JSON and Python syntax alike (lists, tuples, objects with `bbox_2d`, `bbox`, `box`, `bounding_box`, `Position`
+    or `coordinate`, or with `x1`, `y1`, `x2`, `y2`, and lists of those), fenced or not, with either quote, amid prose;
+    numbers in quotes; "(x1,y1),(x2,y2)", with or without `<|box_start|>` marks; and an answer that is nothing but four
+    numbers. NaN and infinity are kept. What stands under a box's key and is no box, and a corner without its partner,
+    are boxes without area, so that they count. Brackets that hold anything else, or are cut off, are skipped as prose.
+    Never raises.
     """
     values = read_values(answer)
     if not any(v is PROSE for v in values):
-        return list(_boxes_in(values))
+        return _boxes_in(values)
     boxes: list[ParsedBox] = []
     run: list[Any] = []
     for value in [*values, PROSE]:
@@ -70,11 +77,11 @@ def parse_box_points(answer: str) -> list[BoxPoints]:
         if isinstance(value, list):
             waiting += value[::-1]
         elif isinstance(value, dict):
-            boxes = _boxes_of_object(value)
+            boxes = _boxes_in([value])
             points = [point for key, given in value.items() if key in _POINT_KEYS for point in _points_in(given)]
             if boxes or points:
                 found.append(BoxPoints(tuple(boxes), tuple(points)))
-    return found
+    return found or [BoxPoints((box,), ()) for box in parse_boxes(answer)]
 
 
 def _points_in(values: Sequence[Any]) -> list[tuple[float, float]]:
@@ -97,45 +104,99 @@ def says_nothing(answer: str, empty_answers: Sequence[str]) -> bool:
     return any(text == normalise(empty).replace(" ", "") for empty in empty_answers)
 
 
-def _boxes_in(values: Sequence[Any], label: str | None = None, confidence: float | None = None) -> list[ParsedBox]:
+def _boxes_in(values: Sequence[Any]) -> list[ParsedBox]:
     """Boxes in a sequence of values: four numbers, two points, or the items of an inner list or dict."""
+    boxes: list[ParsedBox] = []
+    _add_boxes(boxes, values, None, None)
+    return boxes
+
+
+def _add_boxes(boxes: list[ParsedBox], values: Sequence[Any], label: str | None, confidence: float | None) -> None:
     if len(values) == 4:
         x1, y1, x2, y2 = values
         if x1.__class__ is y1.__class__ is x2.__class__ is y2.__class__ is float:
-            return [ParsedBox((x1, y1, x2, y2), label, confidence)]
-    boxes: list[ParsedBox] = []
+            boxes.append(ParsedBox((x1, y1, x2, y2), label, confidence))
+            return
+        if x1.__class__ is str and (written := _written(values)) is not None:
+            boxes.append(ParsedBox(written, label, confidence))
+            return
     corner: list[float] | None = None
+    before = len(boxes)
     for value in values:
-        if _is_point(value) and corner is not None:
+        if value.__class__ is dict:
+            _add_boxes_of_object(boxes, value)
+            corner = None
+        elif not _is_point(value):
+            if value.__class__ is list:
+                _add_boxes(boxes, value, label, confidence)
+            corner = None
+        elif corner is None:
+            corner = value
+        else:
             boxes.append(ParsedBox((corner[0], corner[1], value[0], value[1]), label, confidence))
             corner = None
-            continue
-        corner = value if _is_point(value) else None
-        if isinstance(value, dict):
-            boxes += _boxes_of_object(value)
-        elif isinstance(value, list) and corner is None:
-            boxes += _boxes_in(value, label, confidence)
-    return boxes
+    if corner is not None and len(boxes) > before:
+        boxes.append(ParsedBox(NO_BOX, label, confidence))
 
 
-def _boxes_of_object(item: dict[str, list[Any]]) -> list[ParsedBox]:
+def _add_boxes_of_object(boxes: list[ParsedBox], item: dict[str, list[Any]]) -> None:
     label = _first(item, _LABEL_KEYS, str)
-    confidence = _first(item, _CONFIDENCE_KEYS, float)
-    boxes: list[ParsedBox] = []
-    for key, given in item.items():
+    confidence = _confidence(item) if "confidence" in item or "score" in item else None
+    before, announced = len(boxes), False
+    for key in item:
         if key in _BOX_KEYS:
-            for value in given:
-                if isinstance(value, list):
-                    boxes += _boxes_in(value, label, confidence)
-    return boxes
+            announced = True
+            for value in item[key]:
+                if value.__class__ is list:
+                    _add_boxes(boxes, value, label, confidence)
+    if len(boxes) == before:
+        _add_odd_box(boxes, item, announced, label, confidence)
+    elif len(item.get("label", ())) > 1:
+        others = {other for other in item["label"] if other.__class__ is str and other != label}
+        boxes += [ParsedBox(boxes[before].box, other, confidence) for other in sorted(others)]
+
+
+def _confidence(item: dict[str, list[Any]]) -> float | None:
+    stated = _first(item, _CONFIDENCE_KEYS, float)
+    return _number(_first(item, _CONFIDENCE_KEYS, str)) if stated is None else stated
+
+
+def _add_odd_box(
+    boxes: list[ParsedBox], item: dict[str, list[Any]], announced: bool, label: str | None, confidence: float | None
+) -> None:
+    """A box in corner keys or in a text; NO_BOX for a box's key without any box."""
+    if announced:
+        texts = [value for key in item if key in _BOX_KEYS for value in item[key] if value.__class__ is str]
+        read = [box for text in texts for box in _boxes_in([v for v in read_values(text) if isinstance(v, list)])]
+        boxes += [ParsedBox(box.box, label, confidence) for box in read]
+        if not read:
+            boxes.append(ParsedBox(NO_BOX, label, confidence))
+    elif all(key in item for key in _CORNER_KEYS):
+        written = _written([item[key][0] for key in _CORNER_KEYS])
+        boxes.append(ParsedBox(written or NO_BOX, label, confidence))
+
+
+def _written(values: Sequence[Any]) -> tuple[float, float, float, float] | None:
+    """Four numbers, some or all in quotes."""
+    found = [
+        number for value in values if (number := value if value.__class__ is float else _number(value)) is not None
+    ]
+    return (found[0], found[1], found[2], found[3]) if len(found) == 4 else None
+
+
+def _number(text: Any) -> float | None:
+    """A number in quotes, "0.8" or "80%"; None for anything else."""
+    if text.__class__ is not str or len(text) > _LONGEST_NUMBER:
+        return None
+    match = _NUMBER.fullmatch(text.strip())
+    return None if match is None else float(match[1]) / (100.0 if match[2] else 1.0)
 
 
 def _first(item: dict[str, list[Any]], keys: Sequence[str], kind: type) -> Any:
     for key in keys:
-        if key in item:
-            for value in item[key]:
-                if value.__class__ is kind:
-                    return value
+        for value in item.get(key, ()):
+            if value.__class__ is kind:
+                return value
     return None
 
 

@@ -147,6 +147,8 @@ def _calls_in(block: str) -> tuple[list[ToolCall], int]:
     if whole:
         return whole, 0
     lines = [line for line in map(str.strip, block.splitlines()) if line]
+    if lines == [block]:  # it has just been read
+        return [], 1
     found = [as_call(_sole_value(line)) for line in lines]
     calls = [call for call in found if call is not None]
     return calls, len(found) - len(calls) if found else 1

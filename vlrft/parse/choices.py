@@ -23,10 +23,17 @@ _MARKED_LETTER = re.compile(r"(?<!\w)(\*{1,3}|_{1,2}|[`$\"'])\s?\(?([A-Za-z])\)?
 _MARKS = re.compile(r"\*+|__+|[`$]")
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
+_LONE = re.compile(r"[\W_]*([A-Za-z])(?:[\W_]+\1)*[\W_]*")
 _LETTER = re.compile(r"(?<![\w'])([A-Za-z])(?![\w']|-\w)")
 _LINE_START = re.compile(r"(?:\A|\n)[^\w\n]*\Z")
 _LABEL_END = re.compile(r"[ \t]?[.):]+(?=\s|[^\w.]|\Z)")
-_ANSWER_END = re.compile(r"[ \t]?[,;]|[ \t]+-(?=\s)|[ \t]+(?:because|since|is)\b")
+_ANSWER_END = re.compile(r"[ \t]?[,;]|[ \t]+-(?=\s)|[ \t]+\(|[ \t]*\n|[ \t]+(?:because|since|is)\b")
+_CONCLUDED = re.compile(
+    r"(?:\bi(?:'d| would)? (?:think|believe|guess|say|go with|go for)(?: it(?:'s| is))?"
+    r"|\b(?:it|this|that) (?:is|must be|should be|would be)|\b(?:so|thus|therefore|hence))[,:]? \Z",
+    re.I,
+)
+_TEXT_END = re.compile(r"[\s.!]*\Z")
 _ARTICLE = re.compile(r"\s+(?!(?:or|and|nor|vs|versus|is|are|because|since|but|not|then)\b)(?:[a-z]|\w{2})")
 _ANNOUNCED = re.compile(
     r"\b(?:answers?|options?|choices?|letters?|choose|chose|pick|select)"
@@ -55,6 +62,11 @@ _FILLERS = re.compile(
 )
 
 
+_STOPS = (".", ",", "!", ";", ":")
+_SUBJECTS = ("it", "there", "he", "she", "they", "i", "we", "you", "this", "that", "the", "not")
+"""What follows a "no" that is an answer of its own: "Yes, no it is not"."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChoiceReading:
     """Which options an answer chooses.
@@ -71,10 +83,12 @@ class ChoiceReading:
 def read_choice(answer: str, *, count: int = 26, options: Sequence[str] = ()) -> ChoiceReading:
     """The one option that `answer` chooses. Never raises for a text.
 
-    Read: a lone letter of either case; "B.", "(B)", "B)", "B: text", "B. text", "B, because"; bold, quoted or in boxed
-    braces; "the answer is B", "option B"; a letter before its own option's text ("B cat"); the text of exactly one
-    option. A bare "A" or "I" before a word is an article or a pronoun, and a letter after a name-like word belongs to
-    it ("Vitamin C"); any other second letter makes the answer ambiguous, and so does the text of another option.
+    Read: a lone letter of either case, also said twice or on a line of its own before an explanation; "B.", "(B)",
+    "B)", "B: text", "B. text", "B (text)", "B, because"; bold, quoted or in boxed braces; "the answer is B",
+    "option B", "I think B", "it must be B." at the end; a letter before its own option's text ("B cat"); the text of
+    exactly one option. A bare "A" or "I" before a word is an article or a pronoun, and a letter after a name-like word
+    belongs to it ("Vitamin C"); any other second letter makes the answer ambiguous, and so does the text of another
+    option.
     Letters are read after NFKC: full-width and circled ones count, look-alikes of other scripts do not.
     count: how many options there are. options: their texts, with or without "B. "; they override `count`.
     """
@@ -135,7 +149,7 @@ def read_yes_no(answer: str) -> tuple[str | None, str | None]:
     """("yes", None), ("no", None), or (None, the flag `unparsable` or `several_answers`). Never raises.
 
     The first word after phrases like "The answer is" decides. The opposite word as an answer of its own anywhere
-    later ("yes or no", "Yes. No.") makes both; "Yes, there is no dog" says yes.
+    later ("yes or no", "Yes. No.") makes both; "Yes, there is no dog" and "Yes, no doubt" say yes.
     Example: read_yes_no("No, it cannot.") == ("no", None)
     """
     if len(answer) > _MAX_LENGTH:
@@ -147,7 +161,8 @@ def read_yes_no(answer: str) -> tuple[str | None, str | None]:
     said = tokens[first]
     opposite = "no" if said == "yes" else "yes"
     for before, token, after in zip(tokens[first:], tokens[first + 1 :], [*tokens[first + 2 :], "."], strict=False):
-        determiner = token == "no" and _plain_word(before) and _plain_word(after)
+        stops = before in _STOPS and after not in _SUBJECTS
+        determiner = token == "no" and (stops or _plain_word(before)) and _plain_word(after)
         if token == opposite and not determiner:
             return None, "several_answers"
     return said, None
@@ -173,7 +188,7 @@ def _mentions(text: str, known: str) -> tuple[set[str], list[tuple[str, int]]]:
     """
     every: set[str] = set()
     strong: list[tuple[str, int]] = []
-    alone = len(text) < 8 and re.fullmatch(r"[\W_]*[A-Za-z][\W_]*", text) is not None
+    alone = len(text) < 24 and _LONE.fullmatch(text) is not None
     for match in _LETTER.finditer(text):
         weight = 2 if alone else _weight(text, match.start(), match.end())
         if weight == 2 or (weight and match[1].upper() in known):
@@ -194,6 +209,8 @@ def _weight(text: str, start: int, end: int) -> int:
     if _ARTICLE.match(after) and (letter in "AI" or letter.islower()):
         return 0
     if _ANNOUNCED.search(before) or (opens and letter.isupper() and _ANSWER_END.match(after)):
+        return 2
+    if letter.isupper() and _CONCLUDED.search(before) and _TEXT_END.match(after):
         return 2
     if letter.islower():
         return 1 if _JOINED.search(before) else 0

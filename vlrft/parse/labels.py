@@ -96,7 +96,8 @@ def _keys(text: str, known: Collection[str]) -> tuple[str, ...] | None:
     if label_key(text) in known:
         return (label_key(text),)
     found: dict[str, None] = {}
-    for number, piece in enumerate(_GAP.split(text)):
+    first, *others = _GAP.split(text)
+    for number, piece in enumerate([first, *dict.fromkeys(others)]):
         if not piece or piece.isspace():
             continue
         item = _BULLET.sub("", piece, count=1) if _BULLET.match(piece) else piece

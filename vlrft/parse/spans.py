@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ _TOKEN = re.compile(
   | (?P<clock>[0-9]++:[0-5][0-9](?::[0-5][0-9])?+(?:\.[0-9]++)?+)(?![\w:])
   | (?P<broken>[0-9]++(?::[0-9]++)++)
   | (?P<number>(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:e[-+]?[0-9]++)?+)
-    (?:[ \t]?(?P<unit>seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h)(?!\w))?+(?!\w)
+    (?:(?P<percent>[ \t]?%) | [ \t]?(?P<unit>seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h)(?![^\W0-9])(?:\.(?=\s))?
+      | (?!\w))
+  | (?P<between>to)(?=[0-9])
   | (?P<arrow>-+>|\u2192)
   | (?P<dash>[-\u2010-\u2015\u2212]++)
   | (?P<near>~)
@@ -57,7 +60,7 @@ _PLAIN = {kind: _Token(kind) for kind in ("open", "close", "comma")} | {"mark": 
 _PLAIN |= dict.fromkeys(("arrow", "dash", "near"), _Token("sep"))
 
 
-def read_spans(answer: str, *, bare: float = 1.0) -> list[ParsedSpan]:
+def read_spans(answer: str, *, bare: float = 1.0, relative: bool = False) -> list[ParsedSpan]:
     """Every span in `answer`, in the order written; an empty list where there is none.
 
     Reads "a to b", "a - b", "a and b", "a until b", "[a, b]", "(a, b)", lists of those, objects and prose with a start
@@ -67,9 +70,9 @@ def read_spans(answer: str, *, bare: float = 1.0) -> list[ParsedSpan]:
     fraction or not). Quotes, code fences and bold marks do not matter. Never raises.
 
     bare: seconds that a number without a unit stands for: 1, or the duration where answers are fractions of it. Where
-    one end has a unit, it holds for both.
+    one end has a unit, it holds for both. relative: whether they are such fractions, so that percents are times too.
     """
-    tokens = _tokens(answer)
+    tokens = _tokens(answer if answer.isascii() else _plain_digits(answer), relative)
     spans: list[ParsedSpan] = []
     roles: dict[str, _Token] = {}
     role = ""
@@ -124,7 +127,12 @@ def _span(first: _Token, second: _Token, bare: float, listing: int) -> ParsedSpa
     return ParsedSpan(start, end, listing)
 
 
-def _tokens(text: str) -> list[_Token]:
+def _plain_digits(text: str) -> str:
+    """Full-width digits and signs as ASCII; minus and dash stay what they are."""
+    return unicodedata.normalize("NFKC", text)
+
+
+def _tokens(text: str, relative: bool) -> list[_Token]:
     tokens: list[_Token] = []
     sign = 1.0
     for match in _TOKEN.finditer(text):
@@ -137,8 +145,10 @@ def _tokens(text: str) -> list[_Token]:
             signs = kind == "dash" and len(match.group()) == 1 and text[match.end() : match.end() + 1] in _DIGITS
             sign = -1.0 if signs else 1.0
             continue
-        token = _token(match, sign)
+        token = _token(match, sign, relative)
         sign = 1.0
+        if token.kind == "filler" and tokens and tokens[-1].kind == "sep":
+            continue  # "to second 15"
         if token is _MARK and tokens and tokens[-1] is _MARK:
             continue
         if token.kind == "time" and after_time and _continues(tokens[-1], token):
@@ -155,7 +165,11 @@ def _continues(last: _Token, token: _Token) -> bool:
     return last.factor is not None and token.factor is not None and last.factor > token.factor
 
 
-def _token(match: re.Match[str], sign: float) -> _Token:
+def _token(match: re.Match[str], sign: float, relative: bool) -> _Token:
+    if match["percent"]:
+        return _Token("time", sign * float(match["number"]) / 100.0) if relative else _Token("word")
+    if match["between"]:
+        return _Token("sep")
     if match["number"]:
         unit = match["unit"]
         return _Token("time", sign * float(match["number"]), _FACTORS[unit[0].lower()] if unit else None)

@@ -21,10 +21,15 @@ _NUMBER = rf"(?P<number>{_DIGITS})"
 _WORD = r"(?P<word>(?:[-+]?(?:nan|inf(?:inity)?)|true|false|none|null)(?![\w.+-]))"
 # A list of plain numbers is one token: boxes and points are most of what is read.
 _NUMBERS = rf"(?P<numbers>[\[(][\s,]*+(?:{_DIGITS}[\s,]*+)++[\])])"
-_BRACKET = rf"{_NUMBERS}|(?P<open>[\[({{])|(?P<close>[\])}}])"
+# Brackets in a row are one token, as long as the depth allows: a megabyte of them is soon read.
+_OPENING = r"[\[({]"
+_OPEN = rf"(?P<open>(?:{_OPENING}(?={_OPENING})){{1,{_MAX_DEPTH + 1}}}+|{_OPENING})"
+_BRACKET = rf"{_NUMBERS}|{_OPEN}|(?P<close>[\])}}])"
 _STRING = r"""(?P<string>"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')|(?P<colon>:)"""
 # ASCII: without it, ignoring case lets a dotless i pass for the i of "inf".
-_OUTSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|(?P<prose>[\w.+-]+|.)", re.I | re.A | re.DOTALL)
+# Signs that begin nothing else are taken in one go.
+_PROSE = r"(?P<prose>[\w.+-]+|[^\w\s,.+\-<`\[\](){}]+|.)"
+_OUTSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|{_PROSE}", re.I | re.A | re.DOTALL)
 _INSIDE = re.compile(rf"{_SKIP}|{_NUMBER}|{_WORD}|{_BRACKET}|{_STRING}", re.I | re.A)
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
 _NESTED: frozenset[type] = frozenset({list, dict})
@@ -79,6 +84,9 @@ def read_values(text: str) -> list[Any]:
         kind, token = match.lastgroup, match.group()
         if kind == "skip":
             continue
+        if kind == "open":
+            token = token[: _MAX_DEPTH + 1 - len(stack)]
+            position = match.start() + len(token)
         if kind == "prose":
             if not top or top[-1] is not PROSE:
                 top.append(PROSE)
@@ -91,8 +99,10 @@ def read_values(text: str) -> list[Any]:
 def _accept(kind: str | None, token: str, top: list[Any], stack: list[_Open]) -> bool:
     """Put one token where it belongs; False when it cannot stand there."""
     if kind == "open":
-        stack.append(_Open(token, []))
-        return len(stack) <= _MAX_DEPTH
+        if len(stack) + len(token) > _MAX_DEPTH:
+            return False
+        stack += [_Open(bracket, []) for bracket in token]
+        return True
     if kind == "numbers":
         if _CLOSES[token[0]] != token[-1] or len(stack) == _MAX_DEPTH:
             return False
@@ -133,7 +143,9 @@ def _as_dict(closed: _Open) -> dict[str, list[Any]] | None:
 
 
 def _merged(pairs: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
-    merged = {key.lower(): [value] for key, value in pairs}
+    merged: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        merged[key.lower()] = [value]
     if len(merged) < len(pairs):
         merged = {key: [] for key in merged}
         for key, value in pairs:
@@ -155,13 +167,19 @@ def _json_at(text: str, position: int) -> tuple[Any, int]:
 
 def _is_shallow(value: Any, room: int) -> bool:
     """Whether a list or dict (of lists of values) has at most `room` levels."""
-    if not room:
-        return False
-    for group in value.values() if type(value) is dict else (value,):
-        for item in group:
-            if type(item) in _NESTED and not _is_shallow(item, room - 1):
-                return False
-    return True
+    level = [value]
+    for _ in range(room):
+        held: list[Any] = []
+        for holder in level:
+            if type(holder) is dict:
+                for group in holder.values():
+                    held += group
+            else:
+                held += holder
+        level = [item for item in held if type(item) in _NESTED]
+        if not level:
+            return True
+    return False
 
 
 def _scalar(kind: str | None, token: str) -> Any:
