@@ -40,7 +40,7 @@ def row(workload: str, metric: str, measured: Sequence[float]) -> Row:
 def machine() -> dict[str, Any]:
     """CPU model, usable cores, memory and versions; nothing that names the machine or a folder on it."""
     versions = {"python": platform.python_version()}
-    for name in ("vlrft", "torch", "transformers", "trl"):
+    for name in ("vlrft", "torch", "transformers", "trl", "av", "torchcodec", "qwen-vl-utils"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

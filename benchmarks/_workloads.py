@@ -21,6 +21,8 @@ from typing import Any, TypedDict
 import numpy as np
 from PIL import Image
 
+from vlrft.memory import peak_resident_mb
+
 
 class Workload(TypedDict):
     """One step: `prompts_per_step` x `num_generations` completions of exactly `new_tokens` tokens, then one update."""
@@ -150,11 +152,10 @@ _TURNS = itertools.count(1)
 
 def peak_memory_mib() -> float:
     """Peak resident memory of this process since its start, in MiB, from /proc/self/status (Linux)."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM line: this benchmark needs Linux")
+    peak = peak_resident_mb()
+    if peak is None:
+        raise OSError("there is no /proc/self/status: this benchmark needs Linux")
+    return peak
 
 
 def print_result(run: Callable[[Workload, Path], dict[str, Any]], description: str | None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from vlrft.coords import CoordError, check_space, clip_box
 from vlrft.data.problems import SampleError
 
-_UPPER = {"norm_1000": 1000.0, "norm_999": 999.0, "norm_1": 1.0}
+UPPER = {"norm_1000": 1000.0, "norm_999": 999.0, "norm_1": 1.0}
+"""Largest coordinate of the spaces that do not count in pixels."""
 
 EDGE_SLACK = 0.5
 """Pixels by which an annotated box may pass the image's edge: published files round. The excess is cut off."""
@@ -58,7 +60,7 @@ def _check_range(box: list[float], space: str, image_size: tuple[int, int], wher
     elif space == "abs_input":
         limits = (math.inf, math.inf)
     else:
-        limits = (_UPPER[space], _UPPER[space])
+        limits = (UPPER[space], UPPER[space])
     if min(box) < -slack or box[2] > limits[0] + slack or box[3] > limits[1] + slack:
         bound = f"the {width}x{height} image" if space.startswith("abs") else f"0..{limits[0]:g}"
         raise SampleError(
@@ -73,13 +75,16 @@ def _check_range(box: list[float], space: str, image_size: tuple[int, int], wher
 
 def _likely_space(box: list[float], image_size: tuple[int, int], stated: str) -> str:
     """Advice: the spaces whose limits the box would keep."""
-    width, height = image_size
-    fits = []
-    if min(box) >= 0:
-        if box[2] <= width and box[3] <= height:
-            fits.append("abs_original")
-        fits += [name for name, top in _UPPER.items() if max(box) <= top]
-    fits = [name for name in fits if name != stated]
+    fits = [name for name in fitting_spaces([box], image_size) if name != stated]
     if fits:
         return f"it would fit {' or '.join(fits)}: correct the space that the row states, or the row"
     return "correct the row, or check that it belongs to this image and not to a resized copy"
+
+
+def fitting_spaces(boxes: Sequence[Sequence[float]], image_size: tuple[int, int]) -> list[str]:
+    """The spaces whose limits all `boxes` keep, the stored image's pixels first."""
+    width, height = image_size
+    if any(min(box) < 0 for box in boxes):
+        return []
+    fits = ["abs_original"] if all(box[2] <= width and box[3] <= height for box in boxes) else []
+    return fits + [name for name, top in UPPER.items() if all(max(box) <= top for box in boxes)]

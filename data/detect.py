@@ -1,51 +1,125 @@
-"""Which layout a file or folder is in, by what it holds."""
+"""Which format a file or folder is in, by what it holds."""
 
 from __future__ import annotations
 
-import json
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from vlrft.data.native import SUFFIXES
+from vlrft.data.hub import is_saved
+from vlrft.data.layouts import LAYOUTS, matches_native
+from vlrft.data.prep import FORMS
 from vlrft.data.prep.coco import annotation_files, is_coco
-from vlrft.data.problems import DataError
+from vlrft.data.problems import DataError, SampleError
+from vlrft.data.tables import FOLDER_SUFFIXES, HUB, SUFFIXES, RowStream, load_json, rows_of_json
+from vlrft.registry import nearest
 
-Format = Literal["native", "coco", "voc", "shapes"]
+GENERATED = ("shapes", "synthetic")
+"""Formats that are drawn, not read from files of the user's."""
+BUILT_IN = ("auto", "native", "coco", "voc", *GENERATED)
+LOOKED_AT = 32
+"""Rows at the start of a source by whose columns its layout is told."""
 
 
-def detect_format(path: Path) -> tuple[Format, str]:
-    """The layout of `path`, and the sign by which it was told.
+def formats() -> list[str]:
+    """Every name that a source's `format` may have."""
+    return list(dict.fromkeys([*BUILT_IN, *LAYOUTS, *FORMS]))
 
-    Raises DataError when the path does not exist or shows no sign of a known layout.
+
+def check_format(name: str, what: str) -> None:
+    """Raises DataError with the nearest and all names when `name` is no format; `what` names the setting."""
+    if name not in formats():
+        raise DataError(f"{what}: unknown format {name!r}{nearest(name, formats())}; known: {', '.join(formats())}")
+
+
+def detect_format(path: Path | str, split: str | None = None) -> tuple[str, str]:
+    """The format of `path`, and the sign by which it was told.
+
+    Raises DataError when the path does not exist, shows no sign of a known format, or signs of several.
     """
+    if str(path).startswith(HUB):
+        return _of_rows(path, split, f"dataset {path}")
+    path = Path(path)
     if path.is_file():
         return _of_file(path)
     if not path.is_dir():
-        raise DataError(f"no file or folder {path}; check data.root and the source's path")
+        hint = f"; a dataset of the hub is given as {HUB}org/name" if str(path).count("/") else ""
+        raise DataError(f"no file or folder {path}; check data.root and the source's path{hint}")
     if (path / "Annotations").is_dir() and (path / "ImageSets").is_dir():
         return "voc", "folders Annotations and ImageSets"
     if annotation_files(path):
         return "coco", "annotations/instances_*.json"
-    rows = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
+    if is_saved(path):
+        return _of_rows(path, split, "saved dataset")
+    folders = (path, path / "data")
+    files = [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir())]
+    rows = [p for p in files if p.suffix in FOLDER_SUFFIXES]
     if rows:
-        return "native", rows[0]
+        return _of_rows(path, split, rows[0].name)
     held = sorted(p.name for p in path.iterdir())
     shown = ", ".join(held[:8]) + (", ..." if len(held) > 8 else "")
     raise DataError(
         f"{path} has none of the known layouts (it holds: {shown or 'nothing'}); "
-        "point path at a .jsonl, .parquet or COCO .json file, or at a VOC folder, or set format"
+        f"point path at a {', '.join(SUFFIXES)} file or a folder of them, at a COCO .json file or a VOC folder, or set "
+        "format"
     )
 
 
-def _of_file(path: Path) -> tuple[Format, str]:
-    if path.suffix in SUFFIXES:
-        return "native", f"suffix {path.suffix}"
+def detect_layout(rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """The row layout of `rows`, and its sign. Native rows go first: they are what everything else is converted to.
+
+    Raises DataError that lists columns and candidates when no layout or several fit.
+    """
+    looked = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    sign = next((sign for row in looked if (sign := matches_native(row))), "")
+    if sign:
+        return "native", sign
+    found: dict[str, str] = {}
+    for row in looked:
+        for name, layout in LAYOUTS.items():
+            if name not in found and (sign := layout.matches(row)):
+                found[name] = sign
+    if len(found) == 1:
+        return next(iter(found.items()))
+    columns = ", ".join(dict.fromkeys(str(name) for row in looked for name in row))
+    if not found:
+        raise DataError(
+            f"the rows are in no known layout; their columns: {columns}. Set format to one of: native, "
+            f"{', '.join(LAYOUTS)}, or to the form of a published file ('vlrft data ls' lists them)"
+        )
+    candidates = "; ".join(f"{name} (by {sign})" for name, sign in found.items())
+    raise DataError(f"the rows fit several layouts: {candidates}; their columns: {columns}. Set format to one of them")
+
+
+def _of_file(path: Path) -> tuple[str, str]:
     if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not valid JSON ({error}); one row per line belongs in a .jsonl file") from error
+        content = load_json(path)
         if is_coco(content):
             return "coco", "lists images, annotations, categories"
-        raise DataError(f"{path} is JSON, but no COCO detection file; write rows one per line into a .jsonl file")
-    raise DataError(f"{path} has the unknown suffix {path.suffix!r}; known: .jsonl, .parquet, .json (COCO)")
+        rows = [row for row in rows_of_json(content, path)[:LOOKED_AT] if isinstance(row, Mapping)]
+        if not rows:
+            raise DataError(f"{path} is JSON, but no COCO detection file, and its list holds no rows with columns")
+        return _named(rows, path, "list in JSON")
+    if path.suffix not in SUFFIXES:
+        raise DataError(f"{path} has the unknown suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
+    return _of_rows(path, None, f"suffix {path.suffix}")
+
+
+def _of_rows(path: Path | str, split: str | None, container: str) -> tuple[str, str]:
+    raw = itertools.islice(RowStream(path, split=split), LOOKED_AT)
+    rows = [row.columns for row in raw if not isinstance(row.columns, SampleError)]
+    if not rows:
+        # Nothing to tell by: the native reader says of each line what is wrong.
+        return "native", container
+    return _named(rows, path, container)
+
+
+def _named(rows: list[Any], path: Path | str, container: str) -> tuple[str, str]:
+    if "vlmevalkit" in FORMS and {"index", "question", "answer", "image"} <= rows[0].keys():
+        return "vlmevalkit", f"{container}, columns index, question, answer, image"
+    try:
+        name, sign = detect_layout(rows)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return name, f"{container}, {sign}"

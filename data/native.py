@@ -1,84 +1,119 @@
-"""The native layout: rows in JSONL or parquet files."""
+"""The native layout: rows as the tasks read them, in any container of `tables.py`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import Quarantine, SampleError
+from vlrft.data.tables import RawRow, RowStream
 
-SUFFIXES = (".jsonl", ".parquet")
+_DATA_URI = "data:"
+Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
-def read_native(
-    path: Path, *, split: str | None, images: Path, quarantine: Quarantine
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) for each row, with `where` = file and line (parquet: row), both counted from 1.
+def read_native(path: Path | str, *, split: str | None, images: Path, quarantine: Quarantine) -> Rows:
+    """(where, row) for each row, with `where` = file and line (other files than JSONL: row), both counted from 1.
 
-    `path` is a file, or a folder whose .jsonl and .parquet files are read in the order of their names (those that start
-    with `split`). Relative image paths are taken from `images`. A row without `id` gets `<file stem>-<line>`; null
-    columns count as absent. A line that is not a JSON object goes to `quarantine`.
+    `path` is a file, or a folder whose files are read in the order of their names (those that start with `split`), or
+    what else `RowStream` takes. Relative media paths are taken from `images`. A row without `id` gets
+    `<file stem>-<line>`; null columns count as absent. A line that is not a JSON object goes to `quarantine`.
     """
-    for file in native_files(path, split):
-        for number, row in _read_parquet(file) if file.suffix == ".parquet" else _read_jsonl(file, quarantine):
-            row = {key: value for key, value in row.items() if value is not None}
-            row.setdefault("id", f"{file.stem}-{number}")
-            if isinstance(row.get("images"), list):
-                row["images"] = [_from_folder(image, images) for image in row["images"]]
-            yield f"{file}:{number}", row
+    return rows_of(RowStream(path, split=split), lambda row, _: row, images=images, quarantine=quarantine)
 
 
-def native_files(path: Path, split: str | None) -> list[Path]:
-    """The files that `path` stands for. Raises DataError when there is none."""
-    if path.is_file():
-        return [path]
-    files = sorted(p for p in path.glob(f"{split or ''}*") if p.suffix in SUFFIXES)
-    if not files:
-        named = f" whose name starts with {split!r}" if split else ""
-        raise DataError(f"no .jsonl or .parquet file{named} in {path}; check the source's path and split")
-    return files
+def rows_of(
+    stream: Iterator[RawRow] | RowStream,
+    to_native: Callable[[dict[str, Any], str], dict[str, Any]],
+    *,
+    images: Path,
+    quarantine: Quarantine,
+    own_ids: bool = True,
+) -> Rows:
+    """(where, native row) for each raw row, media found from the folder `images`; bad rows go to `quarantine`.
+
+    own_ids: ids are as the rows state them. Files of other frameworks often number pictures, not rows: without
+    `own_ids`, a row whose id is taken already gets `<id>-<line>`.
+    """
+    taken: set[str] = set()
+    for raw in stream:
+        if isinstance(raw.columns, SampleError):
+            quarantine.bad(raw.columns)
+            continue
+        try:
+            row = to_native(raw.columns, raw.where)
+            row.setdefault("id", f"{raw.stem}-{raw.number}")
+            if not own_ids:
+                row["id"] = row["id"] if str(row["id"]) not in taken else f"{row['id']}-{raw.number}"
+                taken.add(str(row["id"]))
+            yield raw.where, with_media(row, images, where=raw.where)
+        except SampleError as error:
+            quarantine.bad(error)
 
 
-def _read_jsonl(file: Path, quarantine: Quarantine) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                continue
-            where = f"{file}:{number}"
-            try:
-                row = json.loads(raw.decode("utf-8-sig"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                quarantine.bad(SampleError(where, f"is not valid JSON ({error}); write one object per line"))
-                continue
-            if isinstance(row, dict):
-                yield number, row
-            else:
-                quarantine.bad(
-                    SampleError(where, f"is JSON, but a {type(row).__name__} and not an object with columns")
-                )
+def with_media(row: Mapping[str, Any], folder: Path, *, where: str) -> dict[str, Any]:
+    """The row with its media paths made absolute and its data URIs decoded; all else is left for the task to judge.
+
+    Raises SampleError for a data URI that is not base64.
+    """
+    made = dict(row)
+    if isinstance(made.get("prompt"), list):
+        made["prompt"] = _without_nulls(made["prompt"])
+    for name in ("images", "videos"):
+        if isinstance(made.get(name), list):
+            made[name] = [_located(item, folder, where) for item in made[name]]
+    return made
 
 
-def _read_parquet(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def relative_to(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The row with the media paths that lie in `folder` written relative to it, others as they are."""
 
+    def shorten(item: Any) -> Any:
+        if isinstance(item, str) and not item.startswith(_DATA_URI):
+            path = Path(item)
+            return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else item
+        if isinstance(item, Mapping):
+            return {key: shorten(value) if key in ("path", "frames") else value for key, value in item.items()}
+        return [shorten(part) for part in item] if isinstance(item, list | tuple) else item
+
+    return {name: shorten(value) if name in ("images", "videos") else value for name, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    """Messages without the keys that parquet fills with nulls where a part does not use them."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _located(item: Any, folder: Path, where: str) -> Any:
+    if isinstance(item, str):
+        if item.startswith(_DATA_URI):
+            return {"bytes": _decoded(item, where)}
+        return str(folder / item) if item and "://" not in item else item
+    if not isinstance(item, Mapping):
+        return item
+    # Parquet fills the keys that a row does not use with nulls.
+    held = {key: value for key, value in item.items() if value is not None}
+    if "bytes" not in held and isinstance(held.get("path"), str):
+        held["path"] = _located(held["path"], folder, where)
+        if isinstance(held["path"], Mapping):
+            held |= held.pop("path")
+        elif held.keys() == {"path"}:
+            return held["path"]
+    if isinstance(held.get("frames"), list):
+        held["frames"] = [_located(frame, folder, where) for frame in held["frames"]]
+    return held
+
+
+def _decoded(uri: str, where: str) -> bytes:
+    head, comma, payload = uri.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise SampleError(where, f"{uri[:60]!r} is a data URI without base64 content; correct the row")
     try:
-        with pq.ParquetFile(file) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{file} is not a readable parquet file ({error}); write or fetch it again") from error
-
-
-def _from_folder(image: Any, folder: Path) -> Any:
-    """Relative paths made absolute; everything else is left for the task to judge."""
-    if isinstance(image, str) and image and "://" not in image:
-        return str(folder / image)
-    if isinstance(image, dict) and image.get("bytes") is None and isinstance(image.get("path"), str):
-        return str(folder / image["path"])
-    return image
+        return base64.b64decode(payload, validate=True)
+    except binascii.Error as error:
+        raise SampleError(where, f"{uri[:60]!r} is not valid base64 ({error}); write the row again") from error

@@ -13,6 +13,9 @@ class DataError(ValueError):
 class SampleError(DataError):
     """One bad row. `data.on_bad_sample` decides whether it stops the run or is skipped, counted and listed."""
 
+    medium: str | None = None
+    """The image or video that cannot be read, where that is what is bad."""
+
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: {reason}")
         self.where = where
@@ -26,6 +29,12 @@ class Skipped:
     where: str
     """File and line, or image, that it came from."""
     reason: str
+    rule: bool = False
+    """Left out by a rule of the recipe, not because something is wrong with it."""
+    medium: str | None = None
+    """The image or video that cannot be read, where that is the reason: it goes to the run's quarantine file."""
+    decoder: str | None = None
+    """`data.video.decoder` of a video that could not be decoded."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,8 +49,8 @@ class Quarantine:
         """A bad row: raise it, or note it, as the policy says."""
         if self.policy == "error":
             raise error
-        self.skipped.append(Skipped(where=error.where, reason=error.reason))
+        self.skipped.append(Skipped(where=error.where, reason=error.reason, medium=error.medium))
 
     def filtered(self, where: str, reason: str) -> None:
         """A row left out by a rule of the recipe: always noted, never an error."""
-        self.skipped.append(Skipped(where=where, reason=reason))
+        self.skipped.append(Skipped(where=where, reason=reason, rule=True))

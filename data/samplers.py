@@ -12,12 +12,17 @@ from vlrft.types import Group, Sample
 SAMPLERS: dict[str, str] = {
     "shuffle": "vlrft.data.samplers:ShuffleSampler",
     "sequential": "vlrft.data.samplers:SequentialSampler",
+    "mixture": "vlrft.data.mixture:MixtureSampler",
 }
 """Built as `sampler(samples, seed=..., **kwargs)`."""
 
 
 class Sampler(Protocol):
-    """Proposes prompts, judges the groups that came of them, and learns from them."""
+    """Proposes prompts, judges the groups that came of them, and learns from them.
+
+    It may also have `peek(step, n)`: what `propose` would give now, found without moving on. The trainer decodes the
+    videos of the next step by it while this one computes; nothing else depends on it.
+    """
 
     def propose(self, step: int, n: int) -> list[Sample]:
         """The next `n` different samples, or all where there are fewer; moves the sampler on.
@@ -61,6 +66,11 @@ class SequentialSampler:
                 self._epoch, self._cursor = self._epoch + 1, 0
         return batch
 
+    def peek(self, step: int, n: int) -> list[Sample]:
+        """What `propose` would give now; nothing moves on."""
+        count = len(self.samples)
+        return [self.samples[(self._cursor + i) % count] for i in range(min(n, count))]
+
     def accept(self, groups: Sequence[Group]) -> list[bool]:
         return [True] * len(groups)
 
@@ -91,25 +101,34 @@ class ShuffleSampler(SequentialSampler):
     def __init__(self, samples: Sequence[Sample], *, seed: int = 0) -> None:
         super().__init__(samples, seed=seed)
         self._deferred: list[int] = []
-        self._order = self._permutation()
+        self._order = self._permutation(self._epoch)
 
     def propose(self, step: int, n: int) -> list[Sample]:
+        taken, self._epoch, self._cursor, self._deferred, self._order = self._draw(n)
+        return [self.samples[i] for i in taken]
+
+    def peek(self, step: int, n: int) -> list[Sample]:
+        return [self.samples[i] for i in self._draw(n)[0]]
+
+    def _draw(self, n: int) -> tuple[list[int], int, int, list[int], list[int]]:
+        """The next `n` positions, and the epoch, cursor, put-off positions and order after them."""
         taken: list[int] = []
+        epoch, cursor, deferred, order = self._epoch, self._cursor, list(self._deferred), self._order
         n = min(n, len(self.samples))
         while len(taken) < n:
-            if self._deferred and self._deferred[0] not in taken:
-                taken.append(self._deferred.pop(0))
+            if deferred and deferred[0] not in taken:
+                taken.append(deferred.pop(0))
                 continue
-            if self._cursor == len(self._order):
-                self._epoch, self._cursor = self._epoch + 1, 0
-                self._order = self._permutation()
-            index = self._order[self._cursor]
-            self._cursor += 1
+            if cursor == len(order):
+                epoch, cursor = epoch + 1, 0
+                order = self._permutation(epoch)
+            index = order[cursor]
+            cursor += 1
             if index in taken:
-                self._deferred.append(index)
+                deferred.append(index)
             else:
                 taken.append(index)
-        return [self.samples[i] for i in taken]
+        return taken, epoch, cursor, deferred, order
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "deferred": list(self._deferred)}
@@ -117,12 +136,12 @@ class ShuffleSampler(SequentialSampler):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._deferred = [int(i) for i in state["deferred"]]
-        self._order = self._permutation()
+        self._order = self._permutation(self._epoch)
 
-    def _permutation(self) -> list[int]:
+    def _permutation(self, epoch: int) -> list[int]:
         import numpy as np
 
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, self._epoch])))
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         return [int(i) for i in generator.permutation(len(self.samples))]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from vlrft.config import Block, SourceConfig
+from vlrft.config import Block, RowsConfig
 from vlrft.data.problems import DataError
 from vlrft.data.scene import COLORS, KINDS, STRETCHED, Shape, draw_scene, name_of, place_shapes
 from vlrft.data.synthetic.base import Role, is_held_out, whole_folder
@@ -79,7 +79,7 @@ class ShapesOptions(Block):
         return self
 
 
-def shapes_options(source: SourceConfig, *, role: Role) -> ShapesOptions:
+def shapes_options(source: RowsConfig, *, role: Role) -> ShapesOptions:
     """The options of a source. Raises DataError for bad ones, and for held-out scenes with noisy labels."""
     options = _parse(source.options, role)
     if role == "eval" and options.box_noise > 0:

@@ -66,6 +66,14 @@ def threshold(parsed: Parsed, target: Any, meta: Any, *, t: float) -> float:
     return t
 
 
+def tokens_given(completions: list[str], completion_ids: list[list[int]], num_tokens: list[int]) -> list[float]:
+    return [float(len(ids) == count > 0) for ids, count in zip(completion_ids, num_tokens, strict=True)]
+
+
+def nothing(parsed: Parsed, target: Any, meta: Any) -> None:
+    return None
+
+
 class Counting:
     """Learns how many completions it has seen."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import vlrft
 from vlrft.cli import is_user_error
+from vlrft.renderer import Renderer
 from vlrft.runfolder import read_metrics
 
 Row = dict[str, Any]
@@ -149,9 +150,9 @@ def test_held_out_rows_are_checked_too(native: Any, rows: list[Row], tmp_path: P
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"train": {"stepps": 3}}, r"unknown key train\.stepps; did you mean train\.steps"),
     "unknown reward": ({"rewards": {"funcs": [{"func": "box.iuo"}]}}, r"'box\.iuo'; did you mean 'box\.iou'"),
-    "reward of a missing module": ({"rewards": {"funcs": [{"func": "no_module:f"}]}}, r"rewards: .*no_module"),
-    "reward without its option": ({"rewards": {"funcs": [{"func": "box.acc"}]}}, r"rewards: .*box\.acc@0\.5"),
-    "reward twice": ({"rewards": {"funcs": [{"func": "box.iou"}, {"func": "box.iou"}]}}, r"rewards: .*box\.iou twice"),
+    "reward of a missing module": ({"rewards": {"funcs": [{"func": "no_module:f"}]}}, r"rewards\.funcs.*no_module"),
+    "reward without its option": ({"rewards": {"funcs": [{"func": "box.acc"}]}}, r"rewards\.funcs.*box\.acc@0\.5"),
+    "reward twice": ({"rewards": {"funcs": [{"func": "box.iou"}, {"func": "box.iou"}]}}, r"funcs lists box\.iou twice"),
     "unknown metric": ({"eval": {"metrics": ["box.io"]}}, r"unknown reward 'box\.io'; did you mean 'box\.iou'"),
     "flex on the CPU": ({"model": {"attention": "flex"}}, r"model\.attention=flex needs a CUDA device"),
     "varlen on the CPU": ({"model": {"attention": "flash_varlen"}}, r"attention=flash_varlen needs a CUDA device"),
@@ -227,6 +228,15 @@ def test_a_limit_below_the_reference_answers_is_told(recipe: Any, caplog: pytest
     vlrft.train(recipe(engine={"max_completion_length": 3}, train={"steps": 0}))
     assert "the reference answer of sample" in caplog.text
     assert "engine.max_completion_length is 3: raise it" in caplog.text
+
+
+def test_each_sample_is_checked_once(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    check = Renderer.check
+    monkeypatch.setattr(Renderer, "check", lambda self, sample: checked.append(sample.id) or check(self, sample))
+    vlrft.train(recipe(train={"steps": 0}))
+    assert checked
+    assert len(checked) == len(set(checked))
 
 
 def test_an_output_folder_below_a_file(recipe: Any, tmp_path: Path) -> None:

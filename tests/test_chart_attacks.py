@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vlrft.rewards import chart, score
-from vlrft.rewards.chart.sandbox import MAGIC
+from vlrft.rewards.chart.frame import MAGIC
 
 pytest.importorskip("matplotlib")
 

@@ -14,10 +14,10 @@ from vlrft.models.base import Family
 from vlrft.models.tiny import build_tiny
 from vlrft.pack import count, pack
 from vlrft.policy import Policy
-from vlrft.testing import make_group, make_prompt, plain_logps, random_completions
-from vlrft.types import Group
+from vlrft.testing import make_group, make_prompt, noise_clip, plain_logps, random_completions
+from vlrft.types import Group, MediaPart, TextPart
 
-FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+FAMILIES = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"]
 SCENES = {
     "one image": [([(84, 84)], [5, 3, 7, 1])],
     "sizes differ": [([(84, 56)], [4, 6]), ([(140, 112)], [2, 9, 3]), ([(56, 56)], [5])],
@@ -25,6 +25,10 @@ SCENES = {
     "text only": [([], [4, 8, 2])],
     "mixed": [([(84, 84)], [4, 2]), ([], [3, 5])],
     "G = 1": [([(112, 84)], [6])],
+    "video": [([(84, 56, 6)], [4, 7, 2])],
+    "several videos": [([(56, 56, 4), (84, 56, 3)], [3, 5]), ([(56, 84, 2)], [6])],
+    "image and video": [([(84, 84), (56, 84, 4), (56, 56), (84, 56, 2)], [2, 6])],
+    "image, video, text only": [([(84, 84)], [4, 2]), ([(84, 56, 4)], [3, 3]), ([], [3, 5]), ([(56, 56)], [2])],
 }
 
 
@@ -82,37 +86,42 @@ def test_packed_equals_plain(name: str, scene: str, frozen: bool) -> None:
         ours, grads = packed_grads(config, groups, family, coefficients, budget)
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
         assert grads.keys() == expected_grads.keys()
-        assert any(key.startswith("model.visual") for key in grads) == (not frozen and bool(SCENES[scene][0][0]))
+        learnt = {family.part_of(key) for key in grads}  # type: ignore[attr-defined]
+        seen = {"vision_tower", "projector"} if not frozen and SCENES[scene][0][0] else set()
+        assert learnt == {"language_model", *seen}
         for key, reference in expected_grads.items():
             error = (grads[key] - reference).norm() / (reference.norm() + 1e-3)
             assert error < 1e-4, f"{key}: relative gradient error {error:.2e}"
 
 
 @pytest.mark.parametrize("attention", ["dense", "two_part"])
-def test_checkpointing_and_kernels_change_nothing(attention: str) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_checkpointing_and_kernels_change_nothing(name: str, attention: str) -> None:
     results = []
     for checkpointing in (False, True):
-        config = ModelConfig(tiny=tiny("qwen2_5_vl"), gradient_checkpointing=checkpointing)
+        config = ModelConfig(tiny=tiny(name), gradient_checkpointing=checkpointing)
         config = config.model_copy(update={"attention": attention})
         family = load_family(config, DataConfig())
         family.model.train()
-        groups = make_groups(family, "mixed")
-        results.append(packed_grads(config, groups, family, torch.ones(14), 10_000))
+        groups = make_groups(family, "image, video, text only")
+        results.append(packed_grads(config, groups, family, torch.ones(22), 10_000))
     (logp, grads), (logp_again, grads_again) = results
     torch.testing.assert_close(logp, logp_again)
     for key, grad in grads.items():
         torch.testing.assert_close(grad, grads_again[key], atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_positions_equal_the_librarys(name: str) -> None:
-    family = load_family(ModelConfig(tiny=tiny(name)), DataConfig())
-    prompt = make_prompt(family, "p", [(84, 56), (112, 140)], "and so?")
-    ids = torch.tensor(prompt.token_ids)[None]
-    kinds = (ids == family.image_id).int()  # type: ignore[attr-defined]
-    expected, delta = family.model.model.get_rope_index(ids, kinds, image_grid_thw=prompt.mm["image_grid_thw"])  # type: ignore[operator]
-    assert torch.equal(prompt.position_ids, expected[-3:, 0])
-    assert prompt.next_position == int(delta) + ids.shape[1]
+def test_a_video_whose_time_outlasts_the_text() -> None:
+    """Frames ten seconds apart: rotary time runs far beyond the prompt's text, and completions go on from the text."""
+    family = load_family(ModelConfig(tiny=tiny("qwen2_5_vl")), DataConfig())
+    clip = noise_clip((56, 56), 8, seed=0, fps=0.1)
+    prompt = family.render("slow", [MediaPart(index=0), TextPart(text="?")], [clip])
+    assert int(prompt.position_ids.max()) > prompt.next_position + 50
+    groups = [make_group(prompt, random_completions(family, [6, 3]))]
+    plain, _ = build_tiny(tiny("qwen2_5_vl"))
+    expected = torch.cat(plain_logps(plain, family, groups[0])).detach()
+    ours, _ = packed_grads(ModelConfig(tiny=tiny("qwen2_5_vl")), groups, family, torch.ones(9), 10_000)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
 def test_a_group_over_the_budget_is_split_by_completions() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vlrft import rollout, training
+from vlrft import training
 from vlrft.compose import compose
 from vlrft.engines.fake import FakeEngine
 from vlrft.models.base import PromptError
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
-from vlrft.rollout import Renderer, evaluation_judge, training_judge
+from vlrft.renderer import Renderer
+from vlrft.rollout import evaluation_judge, training_judge
 from vlrft.types import MediaRef, Sample, TextPart
 
 
@@ -46,7 +47,7 @@ def test_equal_ids_of_two_splits_are_two_prompts(stage: Any, tmp_path: Path) -> 
 
 def test_the_prompt_cache_is_bounded(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stage()
-    monkeypatch.setattr(rollout, "PROMPT_CACHE_BYTES", 1)
+    monkeypatch.setattr("vlrft.renderer.PROMPT_CACHE_BYTES", 1)
     for sample in run.setup.samples:
         run.worker.renderer.prompt(sample)
     assert len(run.worker.renderer._cache) == 1
@@ -59,7 +60,7 @@ def test_length_and_sizes_from_the_header_equal_the_rendered_ones(stage: Any) ->
     renderer = run.worker.renderer
     for sample in run.setup.samples:
         prompt = renderer.prompt(sample)
-        assert renderer.check(sample) == renderer.judge_meta(prompt)
+        assert renderer.check(sample) == renderer.judge_meta(sample, prompt)
         assert prompt.input_sizes == ((84, 56),)
         assert prompt.image_sizes == ((56, 56),)
     length = len(renderer.prompt(run.setup.samples[0]).token_ids)

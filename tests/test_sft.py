@@ -66,7 +66,8 @@ def test_the_loss_is_the_mean_over_all_tokens_of_the_step(stage: Any) -> None:
 @pytest.mark.parametrize("resize", [None, [112, 84]])
 @pytest.mark.parametrize("mode", ["direct", "think"])
 @pytest.mark.parametrize(
-    ("name", "space"), [("qwen2_vl", "norm_1000"), ("qwen2_5_vl", "abs_input"), ("qwen3_vl", "norm_1000")]
+    ("name", "space"),
+    [("qwen2_vl", "norm_1000"), ("qwen2_5_vl", "abs_input"), ("qwen3_vl", "norm_1000"), ("internvl", "norm_1000")],
 )
 def test_references_score_full_marks_in_every_family(stage: Any, name: str, space: str, mode: str, resize: Any) -> None:
     tiny = {
@@ -78,7 +79,8 @@ def test_references_score_full_marks_in_every_family(stage: Any, name: str, spac
     renderer = run.worker.renderer
     assert renderer.family.coord_space == space
     for group in reference_groups(training.propose(run)[0], renderer):
-        score = judge.score(group.rollouts[0].completion.text, group.sample, renderer.judge_meta(group.prompt))
+        meta = renderer.judge_meta(group.sample, group.prompt)
+        score = judge.score(group.rollouts[0].completion.text, group.sample, meta)
         assert score.parts["box.acc@0.5"] == 1.0
         # Integers of the model's grid: a box edge may be off by half a unit.
         assert score.parts["box.iou"] == pytest.approx(1.0, abs=0.01 if resize is None else 0.06)

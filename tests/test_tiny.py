@@ -15,6 +15,8 @@ from vlrft.config import TinyModelConfig
 from vlrft.models.tiny import SPECIAL_TOKENS, TAG_TOKENS, TINY_FAMILIES, build_tiny, build_tokenizer, save_tiny
 from vlrft.registry import UnknownNameError
 
+QWEN = [family for family in TINY_FAMILIES if family.startswith("qwen")]
+
 
 def tiny(family: str, **sizes: Any) -> TinyModelConfig:
     defaults: dict[str, Any] = {
@@ -85,6 +87,14 @@ def test_tags_are_text_and_vision_tokens_are_special() -> None:
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
 
 
+def test_internvl_has_its_own_placeholders() -> None:
+    _, processor = build_tiny(tiny("internvl"))
+    content = [{"type": "image"}, {"type": "video"}, {"type": "text", "text": "Hi"}]
+    assert processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True) == (
+        "<|im_start|>user\n<IMG_CONTEXT>\n<video>\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
 def test_chat_template_is_the_qwen_form() -> None:
     _, processor = build_tiny(tiny("qwen2_5_vl"))
     turns = [
@@ -106,7 +116,7 @@ def test_chat_template_is_the_qwen_form() -> None:
     ("patch_size", "merge", "size", "tokens"),
     [(14, 2, (84, 84), 9), (14, 2, (28, 28), 1), (14, 2, (448, 448), 256), (16, 2, (64, 96), 6), (14, 3, (84, 84), 4)],
 )
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", QWEN)
 def test_image_tokens_follow_patch_and_merge_size(
     family: str, patch_size: int, merge: int, size: tuple[int, int], tokens: int
 ) -> None:
@@ -114,6 +124,18 @@ def test_image_tokens_follow_patch_and_merge_size(
     inputs = inputs_for(processor, noise(0, *size))
     assert (inputs["input_ids"] == model.config.image_token_id).sum().item() == tokens
     assert inputs["pixel_values"].shape == (tokens * merge**2, 3 * 2 * patch_size**2)
+
+
+@pytest.mark.parametrize(("patch_size", "merge"), [(14, 2), (16, 2), (14, 3)])
+def test_internvl_tiles_follow_patch_and_merge_size(patch_size: int, merge: int) -> None:
+    model, processor = build_tiny(tiny("internvl", patch_size=patch_size, spatial_merge_size=merge))
+    inputs = inputs_for(processor, noise(0, 60, 60), noise(1, 600, 300))
+    edge = 4 * merge * patch_size
+    # One tile for the first image; columns and rows, and the overview, for the second.
+    assert inputs["pixel_values"].shape[1:] == (3, edge, edge)
+    assert len(inputs["pixel_values"]) in (1 + 2 + 1, 1 + 8 + 1)
+    tokens = (inputs["input_ids"] == model.config.image_token_id).sum().item()
+    assert tokens == 16 * len(inputs["pixel_values"])
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)

@@ -8,18 +8,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-OutputMode = Literal["think", "direct", "answer_then_think", "adaptive"]
+from vlrft.config_data import Block, DataConfig, MixtureEntry, OutputMode, RowsConfig, SourceConfig, VideoConfig
 
-
-class Block(BaseModel):
-    """Base of every block: unknown keys are errors, field docstrings are the documentation."""
-
-    model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, validate_default=True, validate_assignment=True
-    )
+__all__ = [
+    "Block",
+    "Config",
+    "DataConfig",
+    "EngineConfig",
+    "EvalConfig",
+    "LogConfig",
+    "MixtureEntry",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OutputMode",
+    "ParallelConfig",
+    "RewardSpec",
+    "RewardsConfig",
+    "RowsConfig",
+    "SamplerConfig",
+    "SourceConfig",
+    "StageConfig",
+    "TinyModelConfig",
+    "TrainConfig",
+    "VideoConfig",
+    "Weight",
+]
 
 
 class TinyModelConfig(Block):
@@ -71,80 +87,6 @@ class ModelConfig(Block):
         if (self.model_name_or_path is None) == (self.tiny is None):
             raise ValueError("give exactly one of model.model_name_or_path and model.tiny")
         return self
-
-
-class SourceConfig(Block):
-    """Rows of one split."""
-
-    format: Literal["auto", "native", "coco", "voc", "shapes"] = "auto"
-    """`native` = JSONL / parquet rows; `coco`, `voc` = published detection files; `shapes` = generated scenes."""
-    path: str | None = None
-    """File or folder, relative to `data.root`."""
-    split: str | None = None
-    """Name of the split file (VOC: ImageSets/Main/<split>.txt)."""
-    images: str | None = None
-    """Folder of the images, relative to `data.root`; None = the format's own default."""
-    classes: list[str] | None = None
-    """Keep only these class names; None = all."""
-    instances: Literal["error", "skip", "largest"] = "skip"
-    """Single-box tasks: what to do with an image that does not hold exactly one instance of the asked class."""
-    limit: int | None = Field(None, gt=0)
-    """Use the first n rows only."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the generator (`shapes`)."""
-
-
-class VideoConfig(Block):
-    """Which frames of a video are shown, at which size, and who decodes them."""
-
-    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
-    fps: float = Field(2.0, gt=0.0)
-    """Frames shown per second of video, within the two limits below."""
-    num_frames: int | None = Field(None, gt=0)
-    """Show exactly this many, evenly spaced, whatever the length; None = by `fps`."""
-    min_frames: int = Field(4, gt=0)
-    max_frames: int = Field(768, gt=0)
-    min_pixels: int | None = Field(None, gt=0)
-    """Pixel budget of one frame; None = the model's usual one."""
-    max_pixels: int | None = Field(None, gt=0)
-    total_pixels: int | None = Field(None, gt=0)
-    """Pixel budget of all frames of one video together; None = the model's usual one."""
-    timeout_s: float = Field(60.0, gt=0.0)
-    """Longest time that one video may take to decode; then it counts as unreadable."""
-    memory_mb: int = Field(4096, gt=0)
-    """Most memory that the decoding of one video may take."""
-    workers: int = Field(1, ge=1)
-    """Decoding processes."""
-    cache_dir: str | None = None
-    """Keep decoded clips in this folder; None = do not."""
-    cache_gb: float = Field(10.0, gt=0.0)
-    """Size of that folder; the least recently used clips go first."""
-
-
-class DataConfig(Block):
-    """Rows, task, media and prompt limits."""
-
-    root: str = "."
-    """Every relative path in the data block starts here."""
-    task: str = "grounding"
-    """Name in the TASKS table, or `module:attr`."""
-    train: SourceConfig = Field(default_factory=SourceConfig)
-    eval: SourceConfig | None = None
-    min_pixels: int | None = Field(None, gt=0)
-    """Pixel budget of one image; None = the processor's own."""
-    max_pixels: int | None = Field(None, gt=0)
-    video: VideoConfig = Field(default_factory=VideoConfig)
-    resize: tuple[int, int] | None = None
-    """Resize every image to (width, height) before the processor; None = as stored."""
-    max_prompt_length: int = Field(4096, gt=0)
-    """Tokens, media included. A longer prompt is an error or a counted skip, never cut."""
-    check_images: int = Field(2000, ge=0)
-    """Decode this many images of each split before the run starts; the rest is decoded when its turn comes."""
-    on_bad_sample: Literal["error", "skip"] = "error"
-    """Unreadable image, bad box, over-long prompt: stop before compute is spent, or skip, count and list."""
-    output_mode: OutputMode = "think"
-    prompt_template: str | None = None
-    """Jinja text with `question`, `format_hint`, `space`; None = the task's own."""
 
 
 class SamplerConfig(Block):
@@ -200,12 +142,18 @@ class RewardSpec(Block):
     """`"box.iou > 0"`: while the named part's value does not satisfy this, the reward counts as 0, its weight kept."""
     when: dict[str, Any] = Field(default_factory=dict)
     """Which samples it applies to: key of the sample's meta (or `task`) -> value, or list of values; {} = all."""
+    target: str | None = None
+    """Compare with what the sample's meta holds under this key, in the sample's `target_space`; None = its target."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Options of the function; `{schedule: [[step, value], ...]}` is one that jumps at these steps of the stage."""
     timeout_s: float | None = Field(None, gt=0.0)
     """Kill a call that takes longer, which counts as an error; a plain function then runs in processes of its own."""
     workers: int | None = Field(None, gt=0)
     """Run it in this many processes of its own; None = in this process, or 1 with `timeout_s`."""
+
+
+def _named_reward(value: Any) -> Any:
+    return {"func": value} if isinstance(value, str) else value
 
 
 class RewardsConfig(Block):
@@ -299,8 +247,10 @@ class EvalConfig(Block):
     limit: int | None = Field(None, gt=0)
     temperature: float = Field(0.0, ge=0.0)
     prompts_per_batch: int = Field(64, gt=0)
-    metrics: list[str] = Field(default_factory=lambda: ["box.iou", "box.acc@0.5", "format.think_answer"])
-    """Reward names whose mean over the held-out rows is reported."""
+    metrics: list[Annotated[RewardSpec, BeforeValidator(_named_reward)]] = Field(
+        default_factory=lambda: [RewardSpec(func=name) for name in ("box.iou", "box.acc@0.5", "format.think_answer")]
+    )
+    """Rewards whose mean over the held-out rows is reported: names, or entries as in `rewards.funcs`."""
 
 
 class LogConfig(Block):

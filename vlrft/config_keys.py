@@ -40,7 +40,14 @@ PEER_KEYS: dict[str, str] = {
     "max_new_tokens": "engine.max_completion_length",
     "generate_max_len": "engine.max_completion_length",
     "reward_funcs": "rewards.funcs",
-    "reward_weights": "rewards.funcs",
+    "reward_weights": "rewards.funcs[].weight",
+    "rewards.weights": "rewards.funcs[].weight",
+    "funcs[].options": "rewards.funcs[].kwargs",
+    "funcs[].args": "rewards.funcs[].kwargs",
+    "funcs[].params": "rewards.funcs[].kwargs",
+    "funcs[].threshold": "rewards.funcs[].kwargs",
+    "funcs[].reward": "rewards.funcs[].func",
+    "funcs[].timeout": "rewards.funcs[].timeout_s",
     "reward_function": "rewards.funcs",
     "custom_reward_function.path": "rewards.funcs",
     "custom_reward_function.name": "rewards.funcs",
@@ -98,6 +105,8 @@ PEER_KEYS: dict[str, str] = {
 """Option of TRL, verl, EasyR1, ms-swift or OpenRLHF (its leaf, or its last dotted parts) -> ours."""
 
 NOTES: dict[str, str] = {
+    "rewards.funcs[].weight": "every entry has its own",
+    "rewards.funcs[].kwargs": "a mapping of the function's options",
     "train.prompts_per_step": "it counts prompts, not completions",
     "train.micro_batch_tokens": "a micro-batch is a token budget here",
     "train.steps": "a run is stated in steps",
@@ -161,6 +170,8 @@ def suggest(key: str) -> str:
         return stage + filled.replace("[]", "[0]")
 
     ours = peer_key(plain)
+    if ours is None and (above := plain.rpartition(".")[0]) not in valid_keys():
+        ours = peer_key(above)  # `options: {t: 1}` is complained of as `options.t`
     near = [ours] if ours is not None else _near(plain)
     if near:
         note = f" ({NOTES[near[0]]})" if ours is not None and near[0] in NOTES else ""

@@ -18,14 +18,25 @@ def read_coco(
 
     `path` is the JSON file, or a folder with `annotations/instances_<split>.json`. `images` is the folder of the
     pictures; None looks in the usual places. Raises DataError when the file is not in this layout; an annotation that
-    is incomplete goes to `quarantine`.
+    is incomplete goes to `quarantine`. This is what grounding reads; rows of detection are in detection_forms.py.
     """
-    file = _annotation_file(path, split)
-    content = _load(file)
+    file = annotation_file(path, split)
+    content = load_coco(file)
+    folder = images if images is not None else picture_folder(file, path, split, content["images"])
+    return annotated_images(content, file, folder=folder, quarantine=quarantine, crowd=False)
+
+
+def annotated_images(
+    content: Mapping[str, Any], file: Path, *, folder: Path, quarantine: Quarantine, crowd: bool
+) -> Iterator[AnnotatedImage]:
+    """The images of a loaded file, in its order, with their instances; crowd: regions of crowds too, marked so.
+
+    An annotation that is incomplete goes to `quarantine`.
+    """
     labels = {category["id"]: str(category["name"]) for category in content["categories"]}
     by_image: dict[Any, list[LabelledBox]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        if annotation.get("iscrowd"):
+        if annotation.get("iscrowd") and not crowd:
             continue
         try:
             by_image[annotation.get("image_id")].append(_labelled_box(annotation, labels, file))
@@ -38,7 +49,6 @@ def read_coco(
             )
         except SampleError as error:
             quarantine.bad(error)
-    folder = images if images is not None else _picture_folder(file, path, split, content["images"])
     for image in content["images"]:
         stated = "width" in image and "height" in image
         yield AnnotatedImage(
@@ -62,7 +72,8 @@ def annotation_files(folder: Path) -> list[Path]:
     return sorted((folder / "annotations").glob("instances_*.json"))
 
 
-def _annotation_file(path: Path, split: str | None) -> Path:
+def annotation_file(path: Path, split: str | None) -> Path:
+    """`path` itself, or the file of `split` in the published folder layout. Raises DataError."""
     if path.is_file():
         return path
     available = [p.stem.removeprefix("instances_") for p in annotation_files(path)]
@@ -75,11 +86,18 @@ def _annotation_file(path: Path, split: str | None) -> Path:
     return file
 
 
-def _load(file: Path) -> Any:
+def load_coco(file: Path) -> dict[str, Any]:
+    """The parsed file. Raises DataError when it is not in this layout."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not valid JSON ({error}); fetch the file again") from error
+    check_coco(content, file)
+    return content  # type: ignore[no-any-return]
+
+
+def check_coco(content: Any, file: Path) -> None:
+    """Raise DataError unless parsed JSON has the three lists, and their entries what is needed of them."""
     if not is_coco(content):
         raise DataError(f"{file} is not a COCO detection file: it needs the lists images, annotations and categories")
     for key, fields in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
@@ -87,7 +105,6 @@ def _load(file: Path) -> Any:
             missing = [name for name in fields if name not in entry]
             if missing:
                 raise DataError(f"{file}: an entry of `{key}` lacks {', '.join(missing)}: {entry!r}; correct the file")
-    return content
 
 
 def _labelled_box(annotation: Mapping[str, Any], labels: Mapping[Any, str], file: Path) -> LabelledBox:
@@ -99,10 +116,11 @@ def _labelled_box(annotation: Mapping[str, Any], labels: Mapping[Any, str], file
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
         raise SampleError(where, f"bbox {box!r} is not [x, y, width, height]; correct the file")
     x, y, width, height = (float(v) for v in box)
-    return LabelledBox(label=label, box=(x, y, x + width, y + height))
+    mark = "crowd" if annotation.get("iscrowd") else ""
+    return LabelledBox(label=label, box=(x, y, x + width, y + height), mark=mark)
 
 
-def _picture_folder(file: Path, path: Path, split: str | None, images: list[dict[str, Any]]) -> Path:
+def picture_folder(file: Path, path: Path, split: str | None, images: list[dict[str, Any]]) -> Path:
     """Where the first listed picture lies: the folder named like the split, `images`, or beside the annotations."""
     base = path if path.is_dir() else file.parent
     candidates = [base / split] if split else []

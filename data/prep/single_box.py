@@ -17,6 +17,8 @@ class LabelledBox:
     label: str
     box: tuple[float, float, float, float]
     """x1, y1, x2, y2 in pixels of the stored image (`abs_original`)."""
+    mark: str = ""
+    """`crowd` (a region that holds several instances without a box each) or `difficult`, where the file says so."""
 
     @property
     def extent(self) -> tuple[float, float]:

@@ -74,7 +74,8 @@ def _read_object(node: ET.Element, path: Path) -> LabelledBox:
     if not label:
         raise SampleError(str(path), "an <object> has no <name>; correct the file")
     x1, y1, x2, y2 = (_number(node, f"bndbox/{side}", path) or 0.0 for side in ("xmin", "ymin", "xmax", "ymax"))
-    return LabelledBox(label=label, box=(x1, y1, x2, y2))
+    mark = "difficult" if (node.findtext("difficult") or "0").strip() == "1" else ""
+    return LabelledBox(label=label, box=(x1, y1, x2, y2), mark=mark)
 
 
 def _number(node: ET.Element, tag: str, path: Path, *, required: bool = True) -> float | None:

@@ -1,7 +1,8 @@
 """The Task protocol, and the reading of the row fields that all tasks share.
 
-Native row: `{id, prompt, images, answer, task, meta, boxes, width, height}`. `prompt` is the question as text (images
-stand before it) or one user message with typed parts; `images` holds paths or `{"bytes": ...}`.
+Native row: `{id, prompt, images, videos, answer, task, meta, boxes, width, height}`. `prompt` is the question as text
+(media stand before it, images first) or one user message with typed parts; `images` and `videos` hold paths or
+`{"bytes": ...}` (see media_fields.py).
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from vlrft.config import OutputMode
-from vlrft.data.media import MediaError, image_size
+from vlrft.config import OutputMode, RewardSpec
 from vlrft.data.problems import SampleError
 from vlrft.registry import nearest
-from vlrft.types import MediaPart, MediaRef, Part, Sample, TextPart
+from vlrft.types import MediaPart, Part, Sample, TextPart
 
 Row = Mapping[str, Any]
 
@@ -22,6 +22,7 @@ NATIVE_FIELDS = ("id", "prompt", "images", "videos", "answer", "task", "meta", "
 _ELSEWHERE = {
     "prompt": ("problem", "question", "instruction", "messages", "conversations"),
     "images": ("image", "image_path", "img_filename"),
+    "videos": ("video", "video_path", "path"),
     "boxes": ("solution", "ground_truth", "gt", "bbox", "gt_bbox", "box", "objects", "reward_model", "label"),
     "answer": ("solution", "ground_truth", "gt", "reward_model", "label"),
 }
@@ -35,6 +36,10 @@ class Task(Protocol):
     """One kind of question with one form of target."""
 
     name: str
+    rewards: tuple[str, ...]
+    """Names of the rewards that judge it by default."""
+    metric: str
+    """Name of the reward whose mean over held-out samples is its main figure."""
 
     def to_sample(self, row: Row, *, where: str) -> Sample:
         """The row as a Sample. Raises SampleError (or MediaError) that starts with `where`."""
@@ -51,8 +56,9 @@ class Task(Protocol):
     ) -> tuple[Part, ...]:
         """The user turn: the question with its media, and the answer format for a model that writes in `space`.
 
-        `template` is jinja text with `question`, `format_hint`, `space`; None = the task's own. `input_size` is
-        (width, height) in pixels as the vision tower sees the image, needed for `abs_input` only.
+        `template` is jinja text with the variables of docs/tasks.md (`question`, `format_hint`, `space`, ...) or the
+        name of a shipped one; None = the task's own. `input_size` is (width, height) in pixels as the vision tower sees
+        the first image or video, needed for `abs_input` only. Raises DataError for a template that cannot work.
         """
         ...
 
@@ -68,6 +74,10 @@ class Task(Protocol):
         """The completion that states `sample.target` in `space`: what SFT teaches and what scores full marks."""
         ...
 
+    def reward_specs(self) -> list[RewardSpec]:
+        """`rewards` as a recipe's `rewards.funcs` lists them: weights, targets, and the samples that each judges."""
+        ...
+
 
 def missing_field(row: Row, field: str, where: str) -> SampleError:
     """The error for an absent field, with the column that probably holds it."""
@@ -79,52 +89,34 @@ def missing_field(row: Row, field: str, where: str) -> SampleError:
     return SampleError(where, f"no `{field}` (columns: {', '.join(map(str, row))}){hint}")
 
 
-def read_media(row: Row, *, where: str) -> tuple[tuple[MediaRef, ...], tuple[tuple[int, int], ...]]:
-    """References to the row's images, and their (width, height) in pixels from the files' headers.
+def read_question(
+    row: Row, *, num_images: int, num_videos: int = 0, video: bool = False, where: str
+) -> tuple[Part, ...]:
+    """The parts of the question. Text alone gets its media in front; typed parts keep their places.
 
-    Raises SampleError for a malformed entry or a size other than the row's `width` and `height`, and MediaError for a
-    file that cannot be opened.
+    Media are numbered images first, then videos. video: whether the task takes videos at all.
     """
-    if row.get("videos"):
-        raise SampleError(where, "has `videos`, which this task does not take; use a video task or drop the column")
-    images = row.get("images")
-    if images is None:
-        raise missing_field(row, "images", where)
-    if not isinstance(images, Sequence) or isinstance(images, str | bytes):
-        raise SampleError(where, f"`images` is {images!r}; write a list, also for one image")
-    refs = tuple(_media_ref(image, where) for image in images)
-    try:
-        sizes = tuple(image_size(ref) for ref in refs)
-    except MediaError as error:
-        raise MediaError(f"{where}: {error.where}", error.reason) from error
-    stated = (row.get("width"), row.get("height"))
-    if len(sizes) == 1 and None not in stated and stated != sizes[0]:
-        raise SampleError(
-            where,
-            f"the annotation is for a {stated[0]}x{stated[1]} image, but {refs[0].name()} is "
-            f"{sizes[0][0]}x{sizes[0][1]} (upright); give the image that was annotated",
-        )
-    return refs, sizes
-
-
-def read_question(row: Row, *, num_media: int, where: str) -> tuple[Part, ...]:
-    """The parts of the question. Text alone gets its media in front; typed parts keep their places."""
     prompt = row.get("prompt")
     if prompt is None:
         raise missing_field(row, "prompt", where)
     if isinstance(prompt, str):
-        if "<image>" in prompt:
-            raise SampleError(
-                where,
-                "`prompt` holds the text <image>; leave it out (images come first) or write a message with typed parts",
-            )
+        for kind in ("image", "video"):
+            if f"<{kind}>" in prompt:
+                raise SampleError(
+                    where,
+                    f"`prompt` holds the text <{kind}>; leave it out ({kind}s come first) or write a message with "
+                    "typed parts",
+                )
         if not prompt.strip():
             raise SampleError(where, "`prompt` is empty; write the question")
-        return (*(MediaPart(index=i) for i in range(num_media)), TextPart(text=prompt))
-    parts = _message_parts(prompt, where)
-    slots = sum(isinstance(part, MediaPart) for part in parts)
-    if slots != num_media:
-        raise SampleError(where, f"the message has {slots} image parts, but `images` has {num_media}; make them agree")
+        return (*(MediaPart(index=i) for i in range(num_images + num_videos)), TextPart(text=prompt))
+    kinds = ("image", "video") if video or num_videos else ("image",)
+    parts, slots = _message_parts(prompt, kinds, num_images, where)
+    for kind, count in (("image", num_images), ("video", num_videos)):
+        if slots[kind] != count:
+            raise SampleError(
+                where, f"the message has {slots[kind]} {kind} parts, but `{kind}s` has {count}; make them agree"
+            )
     return parts
 
 
@@ -142,19 +134,10 @@ def read_meta(row: Row, *, where: str) -> dict[str, Any]:
     return {**others, **{key: value for key, value in meta.items() if value is not None}}
 
 
-def _media_ref(image: Any, where: str) -> MediaRef:
-    if isinstance(image, str) and image:
-        if "://" in image:
-            raise SampleError(where, f"image {image!r} is an address; download it and give the path")
-        return MediaRef(path=image)
-    if isinstance(image, Mapping) and isinstance(image.get("bytes"), bytes):
-        return MediaRef(data=image["bytes"])
-    if isinstance(image, Mapping) and isinstance(image.get("path"), str):
-        return MediaRef(path=image["path"])
-    raise SampleError(where, f'image {image!r} is neither a path nor {{"bytes": ...}}; correct the row')
-
-
-def _message_parts(prompt: Any, where: str) -> tuple[Part, ...]:
+def _message_parts(
+    prompt: Any, kinds: Sequence[str], num_images: int, where: str
+) -> tuple[tuple[Part, ...], dict[str, int]]:
+    """(the parts of the one user message, how many media parts of each kind it has)."""
     messages = list(prompt) if isinstance(prompt, Sequence) else []
     if len(messages) != 1 or not isinstance(messages[0], Mapping) or messages[0].get("role") != "user":
         raise SampleError(where, "`prompt` has to be text or a list with exactly one user message; correct the row")
@@ -162,16 +145,18 @@ def _message_parts(prompt: Any, where: str) -> tuple[Part, ...]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     parts: list[Part] = []
-    slots = 0
+    slots = {"image": 0, "video": 0}
+    first = {"image": 0, "video": num_images}
     for item in content if isinstance(content, Sequence) else ():
         kind = item.get("type") if isinstance(item, Mapping) else None
         if kind == "text" and isinstance(item.get("text"), str):
             parts.append(TextPart(text=item["text"]))
-        elif kind == "image":
-            parts.append(MediaPart(index=slots))
-            slots += 1
+        elif isinstance(kind, str) and kind in kinds:
+            parts.append(MediaPart(index=first[kind] + slots[kind]))
+            slots[kind] += 1
         else:
-            raise SampleError(where, f"message part {item!r} is not a text or image part; correct the row")
+            known = "text, image or video" if "video" in kinds else "text or image"
+            raise SampleError(where, f"message part {item!r:.200} is not a {known} part; correct the row")
     if not any(isinstance(part, TextPart) and part.text.strip() for part in parts):
         raise SampleError(where, "the user message holds no text; write the question")
-    return tuple(parts)
+    return tuple(parts), slots

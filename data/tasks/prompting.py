@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError
 
 from vlrft.config import OutputMode
 from vlrft.data.problems import DataError
+from vlrft.data.tasks.templates import ENVIRONMENT, check_mode, whole_template
 from vlrft.types import MediaPart, Part, Sample, TextPart
-
-MODE_HINTS: dict[OutputMode, str] = {
-    "think": "First reason inside <think> </think>, then give the answer inside <answer> </answer>.",
-    "direct": "Give the answer alone, with nothing before or after it.",
-    "answer_then_think": "First give the answer inside <answer> </answer>, then explain it inside <think> </think>.",
-    "adaptive": (
-        "Where the answer is plain, give it at once inside <answer> </answer>; "
-        "where it is not, first reason inside <think> </think>."
-    ),
-}
 
 _SLOT = "\ue000{}\ue001"
 _SLOT_PATTERN = re.compile("\ue000(\\d+)\ue001")
 """Private-use characters stand for media inside the rendered text, since a template sees the question as one string."""
 
 
-def render_user_parts(sample: Sample, *, template: str, format_hint: str, space: str) -> tuple[Part, ...]:
-    """`template` with the sample's question and the hint filled in; media keep their places.
+def render_user_parts(
+    sample: Sample, *, task: str, template: str | None, variables: Mapping[str, Any]
+) -> tuple[Part, ...]:
+    """`template` with the sample's question and `variables` filled in; media keep their places.
 
-    Media before the first text stay in front of everything. Raises DataError for a template that does not compile, uses
-    an unknown name, or drops the question's media.
+    Media before the first text stay in front of everything. `variables["mode"]` is the output mode.
+    Raises DataError for a template that does not compile, uses an unknown name or a key that the sample's meta lacks,
+    is written for another output mode, or drops the question's media; UnknownNameError for an unknown name of one.
     """
+    text = whole_template(template, task)
+    check_mode(text, variables["mode"])
     lead = 0
     while lead < len(sample.parts) and isinstance(sample.parts[lead], MediaPart):
         lead += 1
     question = "".join(p.text if isinstance(p, TextPart) else _SLOT.format(p.index) for p in sample.parts[lead:])
     try:
-        text = _compiled(template).render(question=question, format_hint=format_hint, space=space)
+        filled = _compiled(text).render({**variables, "question": question})
     except TemplateError as error:
         raise DataError(
-            f"data.prompt_template fails ({error}); it may use question, format_hint and space: {template!r}"
+            f"data.prompt_template fails on sample {sample.id} ({error}); it may use question, format_hint and space, "
+            f"what else docs/tasks.md lists, and the keys of meta that every row has: {template or 'default'!r}"
         ) from error
     parts: list[Part] = list(sample.parts[:lead])
     # re.split with one group alternates text, slot index, text, ...
-    for position, piece in enumerate(_SLOT_PATTERN.split(text)):
+    for position, piece in enumerate(_SLOT_PATTERN.split(filled)):
         if position % 2:
             parts.append(MediaPart(index=int(piece)))
         elif piece:
@@ -76,7 +74,6 @@ def wrap_answer(answer: str, *, think: str | None, default_think: str, output_mo
             return block + tagged
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _compiled(template: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(template)
+    return ENVIRONMENT.from_string(template)

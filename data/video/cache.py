@@ -1,0 +1,158 @@
+"""Decoded clips on disk. Any number of processes may share the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vlrft.data.images import MediaError
+from vlrft.data.video.clips import ClipRequest, clip_digest
+from vlrft.data.video.source import frame_files
+from vlrft.types import Clip, MediaRef
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Part of every key. To be raised when the same request would give other frames."""
+_SLACK = 64
+"""The folder is looked through each time that a process has written 1 / _SLACK of the capacity."""
+_ABANDONED_S = 3600.0
+"""A file of this age that is still being written belongs to a process that was killed."""
+
+
+class ClipCache:
+    """Clips by what they were made from: the file's path, size and time of change (or its bytes), times, size, decoder.
+
+    An entry is written beside its place and renamed, so that no process sees half of it. One that is damaged, which its
+    digest tells, is removed and counts as missing. The least recently used entries go when the folder exceeds
+    `capacity`; it may do so by a 64th per process.
+    """
+
+    def __init__(self, folder: str | Path, *, capacity: int) -> None:
+        """capacity: bytes."""
+        self.folder = Path(folder).expanduser()
+        self.capacity = capacity
+        self._unseen = capacity
+        """Bytes written since the folder was looked through last."""
+
+    def load(self, request: ClipRequest, decoder: str) -> Clip | None:
+        """The clip, or None. Raises MediaError when the video itself is gone."""
+        path = self._path(request, decoder)
+        try:
+            with path.open("rb") as file:
+                clip = _read(file, request)
+        except FileNotFoundError:
+            return None
+        if clip is None:
+            log.warning("%s: damaged, decoded anew", path)
+            path.unlink(missing_ok=True)
+            return None
+        # Its time of change is its time of use.
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path)
+        return clip
+
+    def store(self, request: ClipRequest, decoder: str, clip: Clip) -> None:
+        """Keep `clip`, unless it alone exceeds the capacity. A disk that refuses is logged: the clip is at hand."""
+        size = int(clip.frames.nbytes)
+        if size > self.capacity:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write(self._path(request, decoder), clip)
+            self._unseen += size
+            if self._unseen * _SLACK >= self.capacity:
+                self._unseen = 0
+                self._remove_least_used()
+        except OSError as error:
+            log.warning("data.video.cache_dir: a clip cannot be kept (%s)", error)
+
+    def _path(self, request: ClipRequest, decoder: str) -> Path:
+        ref = request.ref
+        shown = [ref.fps, ref.start, ref.end, request.times, request.size]
+        made_of = [VERSION, decoder, bool(ref.frames), list(_identity(ref)), *shown]
+        return self.folder / f"{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()}.clip"
+
+    def _remove_least_used(self) -> None:
+        entries = []
+        with os.scandir(self.folder) as files:
+            for file in files:
+                # Another process may remove it meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    status = file.stat()
+                    if file.name.endswith(".clip"):
+                        entries.append((status.st_mtime_ns, status.st_size, file.path))
+                    elif file.name.endswith(".part") and time.time() - status.st_mtime > _ABANDONED_S:
+                        Path(file.path).unlink(missing_ok=True)
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.capacity:
+                return
+            Path(path).unlink(missing_ok=True)
+            total -= size
+
+
+def _identity(ref: MediaRef) -> Iterator[Any]:
+    """What tells this video from others, and from itself when it has been changed."""
+    if ref.data is not None:
+        yield hashlib.sha256(ref.data).hexdigest()
+        return
+    for path in frame_files(ref) or (ref.path,):
+        assert path is not None, "a reference without bytes and frames has a path"
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise MediaError(path, f"cannot be opened ({error.strerror}); check data.root and the row") from error
+        yield os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
+def _write(path: Path, clip: Clip) -> None:
+    """One line of JSON, then the bytes of the frames."""
+    import numpy as np
+
+    header = {
+        "timestamps": clip.timestamps,
+        "fps": clip.fps,
+        "duration": clip.duration,
+        "stored_size": clip.stored_size,
+        "digest": clip.digest,
+    }
+    descriptor, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(np.ascontiguousarray(clip.frames).data)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _read(file: BinaryIO, request: ClipRequest) -> Clip | None:
+    """None when the file does not hold what its name promises."""
+    import numpy as np
+
+    frames = np.empty(request.shape, np.uint8)
+    try:
+        header = json.loads(file.readline(2**20 * 16))
+        if file.readinto(frames.data) != frames.nbytes or file.read(1):  # type: ignore[attr-defined]
+            return None
+        clip = Clip(
+            frames=frames,
+            timestamps=tuple(map(float, header["timestamps"])),
+            fps=float(header["fps"]),
+            duration=float(header["duration"]),
+            stored_size=(int(header["stored_size"][0]), int(header["stored_size"][1])),
+            digest=str(header["digest"]),
+        )
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    return clip if clip_digest(frames, clip.timestamps) == clip.digest else None

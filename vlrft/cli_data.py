@@ -1,0 +1,154 @@
+"""The commands about data files: convert them, list the known forms, look into one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data_app = typer.Typer(help="Convert data files, list known forms and layouts, look into a file.", no_args_is_help=True)
+
+_SHOWN = 5
+"""Kinds of reasons that a conversion prints."""
+_WIDTH = 100
+"""Characters of one printed value."""
+
+Source = Annotated[str, typer.Argument(metavar="IN", help="File, folder, or hf://org/name.")]
+Split = Annotated[str | None, typer.Option(help="Name of the split.")]
+
+
+@data_app.command("ls")
+def data_ls() -> None:
+    """List the forms of published files and the row layouts that are read."""
+    from vlrft.data.layouts import LAYOUTS
+    from vlrft.data.prep import FORMS
+
+    width = max(len(name) for name in (*FORMS, *LAYOUTS, "native"))
+    typer.echo("forms of published files (seen: tested on published rows; documented: written from documentation)")
+    for name, form in sorted(FORMS.items()):
+        typer.echo(f"  {name:{width}}  {'seen' if form.seen else 'documented':10}  {form.about}")
+    typer.echo("layouts of rows, told by their columns")
+    typer.echo(f"  {'native':{width}}  id, prompt, images, videos, answer, task, meta, boxes, width, height")
+    for name, layout in LAYOUTS.items():
+        typer.echo(f"  {name:{width}}  {layout.ABOUT}")
+
+
+@data_app.command("convert")
+def data_convert(
+    form: Annotated[str, typer.Argument(metavar="FORM", help="Form or layout ('vlrft data ls'), or auto.")],
+    source: Source,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the rows go: .jsonl or .parquet.")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the media; paths are written relative to it.")
+    ] = None,
+    split: Split = None,
+    to: Annotated[str | None, typer.Option(metavar="LAYOUT", help="Write this layout in place of native rows.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of rows that state none; answers take its form.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of the form; of layouts: space.")
+    ] = None,
+    extract: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write embedded media as files into this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Write native rows (or another layout) from published files or rows of another framework."""
+    from vlrft.data.convert import Request, convert, grouped
+
+    report = convert(
+        Request(
+            form=form, source=source, out=out, images=images, split=split, to=to, task=task,
+            options=_options(option or []), extract=extract, force=force,
+        )
+    )  # fmt: skip
+    left = len(report.left_out)
+    told = f", told by {report.sign}" if report.sign else ""
+    typer.echo(f"{source}: {report.form}{told}")
+    typer.echo(f"read {report.written + left}, written {report.written}, left out {left}: {out}")
+    for count, first in grouped(report.left_out)[:_SHOWN]:
+        typer.echo(f"  {count:>6} x {_short(first.reason)}  (first: {first.where})")
+    kinds = len(grouped(report.left_out))
+    if kinds > _SHOWN:
+        typer.echo(f"  and {kinds - _SHOWN} more kinds of reasons")
+    if report.listing is not None:
+        typer.echo(f"all that was left out, with reasons: {report.listing}")
+    if report.aside:
+        kept = ", ".join(f"{name} ({count} rows)" for name, count in sorted(report.aside.items()))
+        typer.echo(f"kept under _vlrft, for {to} has no place for it: {kept}")
+    typer.echo(f"media paths are relative to {report.folder}; a recipe says so with the source's images")
+
+
+@data_app.command("head")
+def data_head(
+    source: Source,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="Rows to show.")] = 3,
+    split: Split = None,
+) -> None:
+    """Say in which format a file is, and show its columns and first rows."""
+    from vlrft.data.detect import detect_format
+    from vlrft.data.layouts import LAYOUTS, to_native
+    from vlrft.data.problems import SampleError
+    from vlrft.data.tables import RowStream
+
+    name, sign = detect_format(source, split)
+    typer.echo(f"{source}: {name}, by {sign}")
+    if name != "native" and name not in LAYOUTS:
+        typer.echo(f"see its rows with: vlrft data convert {name} {source} --out rows.jsonl")
+        return
+    found = list(itertools.islice(RowStream(source, split=split), rows))
+    columns: dict[str, set[str]] = {}
+    for raw in found:
+        if not isinstance(raw.columns, SampleError):
+            for key, value in raw.columns.items():
+                columns.setdefault(key, set()).add(type(value).__name__)
+    typer.echo("columns: " + ", ".join(f"{key} ({' or '.join(sorted(kinds))})" for key, kinds in columns.items()))
+    for raw in found:
+        if isinstance(raw.columns, SampleError):
+            typer.echo(f"{raw.columns}")
+            continue
+        typer.echo(f"{raw.where}")
+        _print_row(raw.columns)
+        if name in LAYOUTS:
+            typer.echo("  as a native row:")
+            try:
+                _print_row(to_native(name, raw.columns, where=raw.where), indent="    ")
+            except SampleError as error:
+                typer.echo(f"    cannot be read: {error.reason}")
+
+
+def _print_row(row: Mapping[str, Any], indent: str = "  ") -> None:
+    for key, value in row.items():
+        typer.echo(f"{indent}{key}: {_short(_shown(value))}")
+
+
+def _shown(value: Any) -> str:
+    def other(item: Any) -> str:
+        return f"<{len(item)} bytes>" if isinstance(item, bytes) else repr(item)
+
+    return json.dumps(value, ensure_ascii=False, default=other)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    """`key=value` texts, values as YAML."""
+    import yaml
+
+    from vlrft.log import UserError
+
+    options: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--option {text!r} is not KEY=VALUE; write for example --option space=norm_1000")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--option {text!r}: the value is not valid YAML; quote it") from error
+    return options
