@@ -13,7 +13,8 @@ from vlrft.data.problems import DataError, Skipped
 from vlrft.engines.base import Engine, Request, SamplingParams, row_seed
 from vlrft.eval.metrics import summarise
 from vlrft.log import Timers
-from vlrft.rollout import Renderer, RolloutWorker, evaluation_judge
+from vlrft.renderer import Renderer
+from vlrft.rollout import RolloutWorker, evaluation_judge
 from vlrft.runfolder import write_whole
 from vlrft.setup import check_config, load_model
 from vlrft.splits import check_split, read_split
@@ -44,10 +45,12 @@ def evaluate_samples(samples: Sequence[Sample], config: Config, renderer: Render
     for start in range(0, len(samples), size):
         rendered, left_out = renderer.usable(samples[start : start + size])
         skipped.extend(left_out)
+        if following := samples[start + size : start + 2 * size]:
+            renderer.prepare(following)  # decoded while this batch is generated
         requests = [Request(prompt=p, seeds=(row_seed(config.train.seed, "eval", s.id),)) for s, p in rendered]
         done = engine.generate(requests, params)
         groups.extend(worker.score(*pair, completions) for pair, completions in zip(rendered, done, strict=True))
-    metrics = summarise(groups, config.eval.metrics)
+    metrics = summarise(groups, [metric.name or metric.func for metric in config.eval.metrics])
     if worker.judge.errors:
         metrics["eval/reward_errors"] = worker.judge.errors
     return Results(metrics=metrics, groups=tuple(groups), skipped=tuple(skipped))

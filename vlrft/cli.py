@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vlrft import __version__
+from vlrft.cli_data import data_app
 from vlrft.cli_rewards import reward, rewards_app
 
 USER_ERRORS = frozenset(
@@ -16,10 +17,13 @@ USER_ERRORS = frozenset(
         "vlrft.data.problems.DataError",
         "vlrft.log.UserError",
         "vlrft.models.base.PromptError",
+        "vlrft.registry.LoadError",
+        "vlrft.registry.MissingAttributeError",
         "vlrft.registry.UnknownNameError",
         "vlrft.report.ReportError",
         "vlrft.rewards.base.RewardError",
         "vlrft.rewards.base.TargetError",
+        "vlrft.rewards.chart.sandbox.SandboxUnavailable",
         "vlrft.state.NonFiniteError",
     }
 )
@@ -35,6 +39,7 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="List, show and copy the packaged recipes.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(rewards_app, name="rewards")
+app.add_typer(data_app, name="data")
 app.command()(reward)
 
 Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.steps=200.")]
@@ -81,6 +86,35 @@ def train(
     typer.echo(f"run folder: {run.path}")
     if (run.path / "report.html").is_file():
         typer.echo(f"report:     {run.path / 'report.html'}")
+
+
+@app.command()
+def validate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name ('vlrft recipes ls') or file (./my.yaml).")],
+    changes: Changes = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Read so many samples of each source; all by default.")
+    ] = None,
+    render: Annotated[
+        bool, typer.Option("--render", help="Load the processor: show three prompts, measure all against the limits.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
+    ] = None,
+) -> None:
+    """Check rows, media, coordinates and rewards of a recipe before it costs anything. Exit code 1: problems."""
+    import json
+
+    from vlrft.compose import compose
+    from vlrft.log import configure_logging
+    from vlrft.validate import validate as check
+
+    configure_logging()
+    report = check(compose(recipe, list(changes or [])), rows=rows, render=render)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    typer.echo(report.as_text())
+    raise typer.Exit(0 if report.ok else 1)
 
 
 @app.command()

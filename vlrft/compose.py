@@ -220,7 +220,6 @@ def _stages(config: Config, origins: Mapping[str, str]) -> list[Stage]:
 
     if not config.stages:
         raise ConfigError("stages is empty: a run needs at least one, for example stages=[{kind: grpo}]")
-    base = OmegaConf.create(mask(config.model_dump(exclude={"stages"})))
     found: list[Stage] = []
     for i, stage in enumerate(config.stages):
         name, prefix = stage.name or stage.kind, f"stages[{i}]"
@@ -231,10 +230,22 @@ def _stages(config: Config, origins: Mapping[str, str]) -> list[Stage]:
         extra = dict(stage.model_extra or {})
         if "stages" in extra:
             raise ConfigError(f"{prefix}.stages: a stage holds no stages")
+        base = OmegaConf.create(mask(_without_replaced(config.model_dump(exclude={"stages"}), extra)))
         values = unmask(OmegaConf.to_container(OmegaConf.merge(base, mask(extra))))
         values["stages"] = [{"kind": stage.kind, "name": name}]
         found.append(Stage(name=name, kind=stage.kind, config=_validate(values, origins, prefix)))
     return found
+
+
+def _without_replaced(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` without the blocks in whose place `extra` has a list (of sources): a list replaces, it does not merge."""
+    kept = dict(base)
+    for key, value in extra.items():
+        if isinstance(kept.get(key), dict) and isinstance(value, Mapping):
+            kept[key] = _without_replaced(kept[key], value)
+        elif isinstance(kept.get(key), dict) and isinstance(value, list):
+            del kept[key]
+    return kept
 
 
 def _refuse_shadowed(applied: Sequence[_Override], config: Config, stages: Sequence[Stage]) -> None:

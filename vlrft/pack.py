@@ -35,7 +35,8 @@ class Batch:
     """One micro-batch: a single packed stream."""
 
     inputs: dict[str, Tensor]
-    """For Policy.forward: input_ids [1, T], position_ids [3, 1, T], predict_at [N], targets [N], and the media."""
+    """For Policy.forward: input_ids [1, T], position_ids [3, 1, T], predict_at [N], targets [N], and the media.
+    Parts of a split group share the tensors of its media."""
     layout: PackedLayout
     groups: tuple[Group, ...]
     """The (parts of) groups in the stream, in order."""
@@ -51,17 +52,35 @@ class Batch:
     annotations: dict[str, Tensor] = field(default_factory=dict)
     """`old_logp_N`, `ref_logp_N`, filled by the policies before the first optimiser step when needed."""
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
+    @property
+    def has_media(self) -> bool:
+        """Whether the forward pass runs the vision tower (once)."""
+        return self.inputs.keys() > _STREAM
+
+    def to(self, device: torch.device, moved_media: dict[int, Tensor] | None = None) -> Batch:
+        """The same batch with its tensors on `device`.
+
+        moved_media: by identity, media tensors that are there already; those moved here are added.
+        """
         if device == self.layout.device:
             return self
+        there = moved_media if moved_media is not None else {}
         moved = {name: getattr(self, name).to(device) for name in _TENSORS}
-        inputs = {key: value.to(device) for key, value in self.inputs.items()}
+        inputs = {}
+        for key, tensor in self.inputs.items():
+            if key in _STREAM:
+                inputs[key] = tensor.to(device)
+            elif id(tensor) in there:
+                inputs[key] = there[id(tensor)]
+            else:
+                inputs[key] = there[id(tensor)] = tensor.to(device)
         layout = PackedLayout(self.layout.prompts, self.layout.completions, device)
         annotations = {key: value.to(device) for key, value in self.annotations.items()}
         return replace(self, inputs=inputs, layout=layout, annotations=annotations, **moved)
 
 
+_STREAM = {"input_ids", "position_ids", "predict_at", "targets"}
+"""Inputs that are not media."""
 _TENSORS = ("sequence_N", "loss_mask_N", "weight_N", "advantage_N", "behaviour_logp_N")
 
 
@@ -123,6 +142,12 @@ def pack(
 def stream_length(group: Group) -> int:
     """Stream tokens of a group: the prompt once, and of each completion all but the last token (nothing follows it)."""
     return len(group.prompt.token_ids) + sum(len(r.completion.token_ids) - 1 for r in group.rollouts)
+
+
+def on_device(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
+    """`batches` on `device`; media that several of them share are moved once."""
+    moved: dict[int, Tensor] = {}
+    return [batch.to(device, moved) for batch in batches]
 
 
 def _bins(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]:

@@ -32,15 +32,23 @@ class Policy(nn.Module):
         targets: Tensor,
         layout: PackedLayout,
         entropy_grad: bool = False,
+        touch_vision: bool = False,
         **mm: Tensor,
     ) -> dict[str, Tensor]:
         """input_ids [1, T], position_ids [3, 1, T], predict_at and targets [N] -> `logp` and `entropy`, float32 [N].
 
-        `mm` holds the media tensors of the stream's prompts, in order, for the family's vision tower.
+        `mm` holds the media tensors of the stream's prompts, in order, for the family's vision tower. touch_vision: run
+        the tower even where there are none (see Family.hidden_states).
         """
         in_place = self.head_options.accumulate_in_place
         hidden = self.family.hidden_states(
-            input_ids, position_ids, mm, accumulate_in_place=in_place, packed=layout, kind=self.attention
+            input_ids,
+            position_ids,
+            mm,
+            accumulate_in_place=in_place,
+            touch_vision=touch_vision,
+            packed=layout,
+            kind=self.attention,
         )
         if torch.is_autocast_enabled(hidden.device.type):
             # The residual stream stays fp32 under autocast; the head's products should not.

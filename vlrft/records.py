@@ -69,12 +69,18 @@ def _record(group: Group, run_dir: Path) -> dict[str, Any]:
         "sample_id": sample.id,
         "task": sample.task,
         "question": "".join(part.text for part in sample.parts if isinstance(part, TextPart)),
-        "images": [ref.path if ref.path is not None else _stored(ref.data or b"", run_dir) for ref in sample.media],
+        "images": [
+            ref.path if ref.path is not None else _stored(ref.data or b"", run_dir)
+            for ref in sample.media
+            if ref.kind == "image"
+        ],
+        "videos": [ref.name() for ref in sample.media if ref.kind == "video"],
         "target": sample.target,
         "target_space": sample.target_space,
         "coord_space": prompt.coord_space,
         "image_sizes": [list(size) for size in prompt.image_sizes],
         "input_sizes": [list(size) for size in prompt.input_sizes],
+        "media_digests": list(prompt.media_digests),
         "meta": dict(sample.meta),
         "rollouts": [_rollout_record(r, a) for r, a in zip(group.rollouts, advantages, strict=True)],
     }

@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlrft import checkpoint
-from vlrft.compose import Composed, save_resolved, with_absolute_paths
-from vlrft.data.problems import Skipped
+from vlrft.compose import Composed, save_resolved, stage_configs, with_absolute_paths
+from vlrft.config import Config
+from vlrft.data.problems import SampleError, Skipped
+from vlrft.data.quarantine import QuarantineFile
+from vlrft.data.tasks.templates import whole_templates
 from vlrft.log import UserError
 from vlrft.memory import peak_resident_mb
 
@@ -31,7 +34,8 @@ class RunFolderError(UserError):
 
 
 class RunFolder:
-    """config.yaml, metrics.jsonl, rollouts/, checkpoints/, skipped.jsonl, model/, summary.json, report.html."""
+    """config.yaml, metrics.jsonl, rollouts/, checkpoints/, skipped.jsonl, quarantine.jsonl, model/, summary.json,
+    report.html."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().resolve()
@@ -58,8 +62,14 @@ class RunFolder:
                 "or give this run its own place: train.output_dir=..."
             )
 
-    def open(self, composed: Composed, skipped: Sequence[Skipped], *, resuming: bool) -> dict[str, Any] | None:
-        """Write what is known at the start; returns the newest checkpoint when resuming, None without one."""
+    def open(
+        self, composed: Composed, skipped: Sequence[Skipped], *, tasks: Collection[str] = (), resuming: bool
+    ) -> dict[str, Any] | None:
+        """Write what is known at the start; returns the newest checkpoint when resuming, None without one.
+
+        tasks: of the samples. Their prompt templates are written as whole texts, so that the run, its checkpoints and
+        their evaluations keep the wording that it started with.
+        """
         if resuming:
             return checkpoint.load_latest(self.path)
         try:
@@ -69,16 +79,21 @@ class RunFolder:
         self.list_skipped(skipped)
         # config.yaml last and whole: it is what makes the folder a run that can be resumed.
         with tempfile.TemporaryDirectory(prefix=_STARTING, dir=self.path) as scratch:
-            kept = replace(composed, config=with_absolute_paths(composed.config))
+            kept = replace(composed, config=with_templates(with_absolute_paths(composed.config), tasks))
             save_resolved(kept, Path(scratch) / CONFIG)
             for written in sorted(Path(scratch).iterdir(), key=lambda path: path.name == CONFIG):
                 os.replace(written, self.path / written.name)
         return None
 
     def list_skipped(self, skipped: Sequence[Skipped]) -> None:
-        """Add what is not yet in skipped.jsonl to it."""
+        """Add what is not yet in skipped.jsonl to it, and media that cannot be read to quarantine.jsonl."""
         if not skipped:
             return
+        quarantine = QuarantineFile(self.path / "quarantine.jsonl")
+        for item in skipped:
+            if item.medium is not None:
+                error = SampleError(item.medium, item.reason.removeprefix(f"{item.medium}: "))
+                quarantine.add(error, sample=item.where.removeprefix("sample "), decoder=item.decoder)
         path = self.path / "skipped.jsonl"
         listed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = [json.dumps({"where": s.where, "reason": s.reason}, ensure_ascii=False) for s in skipped]
@@ -103,6 +118,23 @@ class RunFolder:
 
             write_report(self.path)
         return summary
+
+
+def with_templates(config: Config, tasks: Collection[str]) -> Config:
+    """A copy that says the prompt template of each task as a whole text, for every stage."""
+    copy = config.model_copy(deep=True)
+    named = [s.config.data.prompt_template for s in stage_configs(config)] + [config.data.prompt_template]
+    tasks = {*tasks, *(task for setting in named if isinstance(setting, dict) for task in setting)}
+    if not tasks:
+        return copy
+    shared: dict[str, str] = whole_templates(config.data, tasks)
+    copy.data.prompt_template = shared
+    for stage, resolved in zip(copy.stages, stage_configs(config), strict=True):
+        own = whole_templates(resolved.config.data, tasks)
+        extra = stage.model_extra
+        if extra is not None and (own != shared or "prompt_template" in (extra.get("data") or {})):
+            extra["data"] = {**(extra.get("data") or {}), "prompt_template": own}
+    return copy
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from accelerate.utils import set_seed
 
 from vlrft.compose import Composed, ConfigError, Stage
 from vlrft.config import Config, ModelConfig
+from vlrft.data.mixture import sampler_settings
 from vlrft.data.problems import DataError, Skipped
 from vlrft.data.samplers import SAMPLERS
-from vlrft.data.tasks import build_task
+from vlrft.data.tasks import check_templates
 from vlrft.engines import ENGINES, build_engine
 from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
@@ -30,7 +31,8 @@ from vlrft.models.base import Family
 from vlrft.policy import Policy
 from vlrft.registry import UnknownNameError, resolve
 from vlrft.rewards.judge import Judge
-from vlrft.rollout import Renderer, complaints_about, evaluation_judge, training_judge
+from vlrft.renderer import Renderer
+from vlrft.rollout import complaints_about, evaluation_judge, training_judge
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState, make_optimizer
 from vlrft.types import Sample
@@ -38,9 +40,9 @@ from vlrft.types import Sample
 logger = logging.getLogger(__name__)
 
 FREEZE = ("freeze_vision_tower", "freeze_projector", "freeze_language_model")
-FIXED: dict[str, set[str] | None] = {
+FIXED: dict[str, Any] = {
     "model": {"model_name_or_path", "tiny", "dtype", "attention", "gradient_checkpointing"},
-    "data": {"min_pixels", "max_pixels"},
+    "data": {"min_pixels": True, "max_pixels": True, "video": {"min_pixels", "max_pixels", "total_pixels"}},
     "engine": {"name", "max_rows", "kwargs"},
     "parallel": None,
     "train": {"output_dir"},
@@ -129,7 +131,7 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
             ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
             if differing := [f"{block}.{key}" for key, value in ours.items() if theirs[key] != value]:
                 raise ConfigError(f"stage {stage.name!r} sets {differing[0]}, which is one for the whole run; move it")
-        build_task(stage.config.data.task)
+        check_templates(stage.config.data)
         Objective.build(stage.config.objective)
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
         resolve(stage.config.engine.name, ENGINES, kind="engine")
@@ -267,8 +269,9 @@ def _sampler(setup: StageSetup) -> Any:
             setup.name, asked, len(setup.samples),
         )  # fmt: skip
     with complaints_about("sampler"):
-        sampler_class = resolve(config.sampler.name, SAMPLERS, kind="sampler")
-        return sampler_class(setup.samples, seed=config.train.seed, **config.sampler.kwargs)
+        name, extra = sampler_settings(config.data.train, config.sampler.name)
+        sampler_class = resolve(name, SAMPLERS, kind="sampler")
+        return sampler_class(setup.samples, seed=config.train.seed, **{**extra, **config.sampler.kwargs})
 
 
 def _reference(policy: Policy, path: Path, *, must_exist: bool) -> Policy:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vlrft.pack import Batch
-from vlrft.rollout import Rendered, Renderer
+from vlrft.renderer import Rendered, Renderer
 from vlrft.types import Group, Rollout, Score
 
 

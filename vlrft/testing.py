@@ -1,9 +1,10 @@
-"""Builders for tests and for trying things out: random groups on random images, and the plain reference forward."""
+"""Builders for tests and for trying things out: random groups on random media, and the plain reference forward."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vlrft.models.base import Family
 from vlrft.types import (
+    Clip,
     Completion,
     FinishReason,
     Group,
@@ -26,6 +28,9 @@ from vlrft.types import (
     TextPart,
 )
 
+Size = tuple[int, int] | tuple[int, int, int]
+"""(width, height) of an image, (width, height, frames) of a video."""
+
 
 def noise_image(size: tuple[int, int], seed: int) -> Image.Image:
     """RGB noise of (width, height)."""
@@ -34,11 +39,31 @@ def noise_image(size: tuple[int, int], seed: int) -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
-def make_prompt(family: Family, name: str, sizes: Sequence[tuple[int, int]], question: str = "Where?") -> Prompt:
-    """A prompt with one noise image of each (width, height) in `sizes`."""
+def noise_clip(size: tuple[int, int], num_frames: int, seed: int, fps: float = 2.0) -> Clip:
+    """`num_frames` frames of RGB noise of (width, height), `fps` of them per second."""
+    rng = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (num_frames, size[1], size[0], 3), generator=rng, dtype=torch.uint8)
+    times = tuple(i / fps for i in range(num_frames))
+    return Clip(frames=pixels.numpy(), timestamps=times, fps=fps, duration=num_frames / fps, stored_size=size)
+
+
+def noise_media(family: Family, sizes: Sequence[Size]) -> list[Image.Image | Clip]:
+    """One image of each (width, height), one video of each (width, height, frames), at the size that it is shown at."""
+    media: list[Image.Image | Clip] = []
+    for seed, (width, height, *frames) in enumerate(sizes):
+        if not frames:
+            media.append(noise_image((width, height), seed))
+            continue
+        # Rates that are no whole numbers, so that the timing of positions and texts shows.
+        clip = noise_clip(family.video_input_size((width, height), frames[0]), frames[0], seed, fps=1.5 + seed)
+        media.append(replace(clip, stored_size=(width, height)))
+    return media
+
+
+def make_prompt(family: Family, name: str, sizes: Sequence[Size], question: str = "Where?") -> Prompt:
+    """A prompt with `noise_media` of `sizes` in front of the question."""
     parts: list[Part] = [MediaPart(index=i) for i in range(len(sizes))]
-    images = [noise_image(size, seed=i) for i, size in enumerate(sizes)]
-    return family.render(name, [*parts, TextPart(text=question)], images)
+    return family.render(name, [*parts, TextPart(text=question)], noise_media(family, sizes))
 
 
 def make_group(prompt: Prompt, completions: Sequence[Sequence[int]], rewards: Sequence[float] | None = None) -> Group:
@@ -76,10 +101,8 @@ def plain_logps(model: Any, family: Family, group: Group, temperature: float = 1
     for rollout in group.rollouts:
         completion = torch.tensor(rollout.completion.token_ids)
         ids = torch.cat([prompt, completion])[None]
-        kinds = (ids == family.image_id).int()  # type: ignore[attr-defined]
-        logits = model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=kinds, **dict(group.prompt.mm)
-        ).logits[0]
+        about = family.library_inputs(group.prompt, ids)
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **about).logits[0]
         logits = logits.float() / temperature
         logits[:, list(family.banned_ids)] = -1e9
         logp = logits.log_softmax(-1)

@@ -6,6 +6,7 @@ packing, optimiser step, evaluation, logging and checkpoints.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,18 +20,25 @@ from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
 from vlrft.engines.base import row_seed
 from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
-from vlrft.log import MetricsWriter, Progress, Timers
-from vlrft.pack import Batch, count, pack
+from vlrft.log import MetricsWriter, Progress, Timers, UserError
+from vlrft.pack import Batch, count, on_device, pack
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
-from vlrft.rollout import Rendered, RolloutWorker, Scored
+from vlrft.renderer import Rendered
+from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
 from vlrft.setup import Prepared, StageSetup, prepare, start_stage
 from vlrft.sft import reference_groups, sft_loss
 from vlrft.state import Counters, LossFn, StepSums, TrainState, optimizer_step
 from vlrft.types import Group
 
+logger = logging.getLogger(__name__)
+
 Evaluator = Callable[..., Any]
 """`eval.run.evaluate_samples`, handed in so that training does not depend on evaluation."""
+
+
+UNSCORED_STEPS = 5
+"""Steps in a row without any scored completion after which a run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,8 @@ class StageRun:
     reference: Any | None
     folder: RunFolder
     timers: Timers
+    unscored_steps: int = 0
+    """Steps in a row of which no completion was scored."""
 
     @property
     def config(self) -> Config:
@@ -68,7 +78,9 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     reseed(run, "rollout")
     with run.timers("media"):
         rendered, left_out = propose(run)
+        look_ahead(run)
     scored = collect(run, rendered)
+    watch_scores(run, scored, len(rendered) * config.engine.num_generations)
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
         store(run, [*assigned.kept, *assigned.dropped])
@@ -86,13 +98,15 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     counted = {"samples/left_out": left_out, "reward_errors": run.worker.judge.errors}
     packed = sum(len(batch.layout.prompts) for batches in steps for batch in batches)
     counted["pack/repeated_prompts"] = max(0, packed - len(assigned.kept))
-    return {**rollout_metrics(scored.groups, assigned, scored.unscored), **counted, **sums.metrics()}
+    composed = run.worker.judge.metrics([r.score.parts for g in scored.groups for r in g.rollouts])
+    return {**rollout_metrics(scored.groups, assigned, scored.unscored), **composed, **counted, **sums.metrics()}
 
 
 def sft_step(run: StageRun) -> dict[str, float]:
     """Teach the reference answers of one batch."""
     with run.timers("media"):
         rendered, left_out = propose(run)
+        look_ahead(run)
         groups = reference_groups(rendered, run.worker.renderer)
     with run.timers("pack"):
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
@@ -120,6 +134,16 @@ def propose(run: StageRun) -> tuple[list[Rendered], int]:
     return rendered, len(left_out)
 
 
+def look_ahead(run: StageRun) -> None:
+    """Have the videos of the next step decoded while this one generates and learns.
+
+    Only a hint: the sampler does not move, and a step that then draws other samples decodes those.
+    """
+    peek = getattr(run.state.sampler, "peek", None)
+    if peek is not None and run.state.step + 1 < run.config.train.steps:
+        run.worker.renderer.prepare(peek(run.state.step + 1, run.config.train.prompts_per_step))
+
+
 def collect(run: StageRun, rendered: Sequence[Rendered]) -> Scored:
     """The scored groups of this step: generated, or read back when an interrupted run had already rolled them out."""
     judge = run.worker.judge
@@ -133,6 +157,26 @@ def collect(run: StageRun, rendered: Sequence[Rendered]) -> Scored:
         judge.load_state_dict({"errors": first["reward_errors"], "rewards": first.get("reward_state", {})})
         return run.worker.scored(groups, len(rendered) * run.config.engine.num_generations)
     return run.worker.rollout(rendered, run.config, (run.config.train.seed, run.setup.name, run.state.step))
+
+
+def watch_scores(run: StageRun, scored: Scored, completions: int) -> None:
+    """Warn of the first step in a row of which no completion has a score, so that nothing is learned from it.
+
+    Raises UserError after UNSCORED_STEPS of them.
+    """
+    if not completions or scored.unscored < completions:
+        run.unscored_steps = 0
+        return
+    run.unscored_steps += 1
+    said = (
+        f"stage {run.setup.name}: none of the {completions} completions of step {run.state.step + 1} has a score to "
+        "compare, so nothing is learned from them: no reward of rewards.funcs applied to any (each returned None, "
+        "raised, or its `when` left the samples out)"
+    )
+    if run.unscored_steps >= UNSCORED_STEPS:
+        raise UserError(f"{said}; that is step {run.unscored_steps} of the kind in a row. Mend the rewards")
+    if run.unscored_steps == 1:
+        logger.warning("%s; after %d such steps in a row the run stops", said, UNSCORED_STEPS)
 
 
 def store(run: StageRun, groups: Sequence[Group]) -> None:
@@ -160,7 +204,7 @@ def pack_step(run: StageRun, part: Minibatch) -> list[Batch]:
         counts=count([*part.groups, *part.silent], mask_truncated=mask_truncated),
         mask_truncated=mask_truncated,
     )
-    return [batch.to(run.state.policy.model.device) for batch in batches]
+    return on_device(batches, run.state.policy.model.device)
 
 
 def update(run: StageRun, batches: Sequence[Batch], loss_fn: LossFn, sums: StepSums) -> None:
@@ -183,7 +227,8 @@ def run(composed: Composed, *, resume: Path | None = None, evaluator: Evaluator 
     folder = RunFolder(resume if resume is not None else Path(config.train.output_dir))
     folder.refuse_other_run(resuming=resume is not None)
     prepared = prepare(composed, stage_configs(config))
-    saved = folder.open(composed, prepared.skipped, resuming=resume is not None)
+    tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
+    saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None)
     with MetricsWriter(folder.path, tensorboard=config.log.tensorboard) as writer:
         run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
     return Run(path=folder.path, summary=folder.finish(composed, prepared, time.perf_counter() - started))

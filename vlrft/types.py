@@ -140,9 +140,13 @@ class Prompt:
     coord_space: str = "abs_original"
     """Space in which the model writes coordinates in this prompt's answers."""
     image_sizes: tuple[tuple[int, int], ...] = ()
-    """(width, height) in pixels of each image as stored in its file."""
+    """(width, height) in pixels of each image or video, in the order of `Sample.media`, as stored in its file."""
     input_sizes: tuple[tuple[int, int], ...] = ()
-    """(width, height) in pixels of each image as the vision tower sees it, after resizing."""
+    """(width, height) in pixels of each image, or of a video's frames, as the vision tower sees it, after resizing."""
+    durations: tuple[float | None, ...] = ()
+    """Seconds of each video; None for an image."""
+    media_digests: tuple[str, ...] = ()
+    """SHA-256 of each item as the vision tower gets it (`models.base.media_digest`): trainer and engine must agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,16 +15,20 @@ FAMILIES: Mapping[str, str] = {
     "qwen2_vl": "vlrft.models.qwen2_vl:Qwen2VL",
     "qwen2_5_vl": "vlrft.models.qwen2_5_vl:Qwen25VL",
     "qwen3_vl": "vlrft.models.qwen3_vl:Qwen3VL",
+    "internvl": "vlrft.models.internvl:InternVL",
 }
 
 
-def load_family(model: ModelConfig, data: DataConfig) -> Family:
+def load_family(model: ModelConfig, data: DataConfig, *, weights: bool = True) -> Family:
     """Load (or build) the model and processor of `model` and wrap them in their family, shared-prefix attention on.
+
+    weights: without them only config and processor are read, and the parameters are on the meta device: enough to
+    render prompts and to measure them.
 
     Raises UnknownNameError for a `model_type` without a family, OSError when a hub id or folder cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     from vlrft.attention import install
     from vlrft.models.tiny import build_tiny
@@ -36,10 +40,16 @@ def load_family(model: ModelConfig, data: DataConfig) -> Family:
     else:
         path = model.model_name_or_path
         assert path is not None, "the config has exactly one of tiny and model_name_or_path"
-        loaded = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+        if weights:
+            loaded = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+        else:
+            with torch.device("meta"):
+                loaded = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path), dtype=dtype)
         processor = AutoProcessor.from_pretrained(path)
     family_class = resolve(loaded.config.model_type, FAMILIES, kind="model family")
-    family: Family = family_class(loaded, processor, min_pixels=data.min_pixels, max_pixels=data.max_pixels)
+    family: Family = family_class(
+        loaded, processor, min_pixels=data.min_pixels, max_pixels=data.max_pixels, video=data.video
+    )
     family.freeze(
         vision_tower=model.freeze_vision_tower,
         projector=model.freeze_projector,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vlrft.types import Part, Prompt
+from vlrft.types import Clip, MediaShape, Part, Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,14 +32,20 @@ class Family(Protocol):
     """Tokens that end a completion; the first is the one a reference answer ends with."""
     lm_head: nn.Linear
 
-    def render(self, sample_id: str, parts: Sequence[Part], images: Sequence[Image]) -> Prompt:
-        """One user turn with its images -> token ids, media tensors and rotary positions. PromptError on bad input."""
+    def render(self, sample_id: str, parts: Sequence[Part], media: Sequence[Image | Clip]) -> Prompt:
+        """One user turn with its media -> token ids, media tensors and rotary positions. PromptError on bad input.
+
+        A clip's frames are shown as they are: their size must be one that `video_input_size` gives.
+        """
+
+    def prompt_length(self, sample_id: str, parts: Sequence[Part], shapes: Sequence[MediaShape]) -> int:
+        """Tokens of the prompt that `render` would make of media with these stored sizes, without any pixels."""
 
     def input_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) in pixels that the vision tower sees of an image of the given (width, height)."""
 
-    def prompt_length(self, sample_id: str, parts: Sequence[Part], image_sizes: Sequence[tuple[int, int]]) -> int:
-        """Tokens of the prompt that `render` would make, without any pixels."""
+    def video_input_size(self, frame_size: tuple[int, int], num_frames: int) -> tuple[int, int]:
+        """(width, height) in pixels at which `num_frames` frames of the given (width, height) are shown."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text; text never becomes a special token."""
@@ -53,18 +60,43 @@ class Family(Protocol):
         mm: Mapping[str, Tensor],
         *,
         accumulate_in_place: bool = False,
+        touch_vision: bool = False,
         **attention: Any,
     ) -> Tensor:
         """input_ids [1, T] or [R, 1], position_ids [3, ...] -> last hidden states [..., D]; media encoded once.
 
+        The vision tower runs once when `mm` holds any media, images and videos together, and not at all otherwise.
+        touch_vision: then run it on `blank_media` for nothing, with a gradient of zero: for ranks whose stream has no
+        media while another's has, since each must make the same collective calls.
         accumulate_in_place: the embedding's gradient goes straight into its weight's (`logprob.embed`).
         """
 
     def collate_media(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        """The media tensors of several prompts as one set, in order."""
+        """The media tensors of several prompts as one set, in order; of a single one its own, not copies."""
+
+    def blank_media(self) -> dict[str, Tensor]:
+        """The smallest input that the vision tower takes, on the model's device."""
+
+    def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
+        """What transformers' own forward takes for `token_ids` [1, T], the prompt and whatever follows it."""
 
     def freeze(self, *, vision_tower: bool, projector: bool, language_model: bool) -> None:
         """Switch gradients off for the named parts."""
 
     def export_name(self, name: str) -> str:
         """Name of a parameter in published checkpoints (and for engines that load them)."""
+
+
+def media_digest(*tensors: Tensor) -> str:
+    """SHA-256 (hex) over type, shape and values of what the vision tower gets of one media item, on the CPU.
+
+    Equal digests, equal input. An engine that prepares media by itself proves with it that it shows what the trainer
+    shows.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,30 +1,40 @@
-"""What the Qwen-VL families share: ChatML with one placeholder per image, grids of merged patches, 3-D M-RoPE."""
+"""What the Qwen-VL families share: ChatML, grids of merged patches, 3-D M-RoPE.
+
+Images and videos go through one vision tower in one call; a video's frames are taken `temporal` at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from vlrft.logprob import embed
-from vlrft.models.base import PromptError
-from vlrft.types import Part, Prompt, TextPart
+from vlrft.config import VideoConfig
+from vlrft.models.base import media_digest
+from vlrft.models.chat import ChatFamily, Slot
+from vlrft.types import Clip, MediaShape, Prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
-STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
+FRAME_TOKENS = (128, 768)
+"""Fewest and most tokens of a pair of frames in qwen-vl-utils (`VIDEO_MIN_TOKEN_NUM`, `VIDEO_MAX_TOKEN_NUM`)."""
+VIDEO_TOKENS = 0.9 * 128_000
+"""Most tokens that a video takes in qwen-vl-utils (nine tenths of `MODEL_SEQ_LEN`)."""
 
 
-class QwenVL:
-    """Base of the Qwen-VL families; a subclass states its coordinate space and its extra vision features."""
+class QwenVL(ChatFamily):
+    """Base of the Qwen-VL families."""
 
-    coord_space = "norm_1000"
+    image_token = "<|image_pad|>"
+    video_token = "<|video_pad|>"
+    run_tokens = (image_token, video_token)
+    vision_tokens = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", image_token, video_token)
 
     def __init__(
         self,
@@ -33,11 +43,9 @@ class QwenVL:
         *,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        video: VideoConfig | None = None,
     ) -> None:
-        self.model = model
-        self.processor: Any = processor
-        self.tokenizer: Any = self.processor.tokenizer
-        self.image_processor: Any = self.processor.image_processor
+        super().__init__(model, processor, min_pixels=min_pixels, max_pixels=max_pixels, video=video)
         size = dict(self.image_processor.size)
         self.pixel_budget = {
             "shortest_edge": min_pixels or size["shortest_edge"],
@@ -45,159 +53,132 @@ class QwenVL:
         }
         self.patch = int(self.image_processor.patch_size)
         self.merge = int(self.image_processor.merge_size)
-        ids = self.tokenizer.get_vocab()
-        self.image_id = ids["<|image_pad|>"]
-        self.banned_ids = tuple(ids[token] for token in VISION_TOKENS if token in ids)
-        self.stop_ids = tuple(ids[token] for token in STOP_TOKENS if token in ids)
-        self.special_tokens = tuple(t for t in self.tokenizer.all_special_tokens if t)
-        self.lm_head: nn.Linear = model.lm_head
+        self.temporal = int(self.video_processor.temporal_patch_size)
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        self._refuse_special_tokens(text, "text")
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    @property
+    def factor(self) -> int:
+        """Edge in pixels of the square that becomes one token."""
+        return self.patch * self.merge
 
     def input_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        factor = self.patch * self.merge
         height, width = smart_resize(
             image_size[1],
             image_size[0],
-            factor=factor,
+            factor=self.factor,
             min_pixels=self.pixel_budget["shortest_edge"],
             max_pixels=self.pixel_budget["longest_edge"],
         )
         return width, height
 
-    def prompt_length(self, sample_id: str, parts: Sequence[Part], image_sizes: Sequence[tuple[int, int]]) -> int:
-        compact, _ = self._compact(sample_id, parts, len(image_sizes))
-        area = (self.patch * self.merge) ** 2
-        return len(compact) + sum(w * h // area - 1 for w, h in map(self.input_size, image_sizes))
+    def video_input_size(self, frame_size: tuple[int, int], num_frames: int) -> tuple[int, int]:
+        """The rule of qwen-vl-utils: per frame `min_pixels` to `max_pixels`, and of all frames together no more than
+        `total_pixels` (a pair of frames counts once), but `min_pixels` in any case.
 
-    def render(self, sample_id: str, parts: Sequence[Part], images: Sequence[Image]) -> Prompt:
-        compact, order = self._compact(sample_id, parts, len(images))
-        ordered = [images[i] for i in order]
-        mm = self._pixels(ordered)
-        grids = mm["image_grid_thw"].tolist() if ordered else []
-        token_ids, positions, following = self._expand(compact, grids)
-        return Prompt(
-            sample_id=sample_id,
-            token_ids=tuple(token_ids),
-            compact_ids=tuple(compact),
-            mm=mm,
-            position_ids=positions,
-            next_position=following,
-            coord_space=self.coord_space,
-            image_sizes=tuple(image.size for image in ordered),
-            input_sizes=tuple((w * self.patch, h * self.patch) for _, h, w in grids),
+        A processor that states `cap_pixels_per_frame=True` means its own `size` by the budget of one frame.
+        """
+        low, high = (tokens * self.factor**2 for tokens in FRAME_TOKENS)
+        if getattr(self.video_processor, "cap_pixels_per_frame", None):
+            low, high = self.video_processor.size["shortest_edge"], self.video_processor.size["longest_edge"]
+        low = self.video.min_pixels or low
+        total = self.video.total_pixels or VIDEO_TOKENS * self.factor**2
+        limit = max(min(high, total / num_frames * self.temporal), int(low * 1.05))
+        limit = min(self.video.max_pixels or limit, limit)
+        # Annotated as whole, but qwen-vl-utils passes the fraction too.
+        height, width = smart_resize(
+            frame_size[1],
+            frame_size[0],
+            factor=self.factor,
+            min_pixels=low,
+            max_pixels=limit,  # type: ignore[arg-type]
         )
+        return width, height
 
-    def _compact(self, sample_id: str, parts: Sequence[Part], num_images: int) -> tuple[list[int], list[int]]:
-        """Token ids of the user turn with one placeholder per image, and the order in which it shows the images."""
-        content: list[dict[str, Any]] = []
-        order: list[int] = []
-        for part in parts:
-            if isinstance(part, TextPart):
-                self._refuse_special_tokens(part.text, f"sample {sample_id!r}: the question")
-                content.append({"type": "text", "text": part.text})
-            else:
-                content.append({"type": "image"})
-                order.append(part.index)
-        if sorted(order) != list(range(num_images)):
-            raise PromptError(
-                f"sample {sample_id!r} has {num_images} images, and its question places {order or 'none'}: "
-                "place each exactly once"
+    def slot(self, shown: MediaShape) -> Slot:
+        if shown.num_frames is None:
+            return Slot(text=self.image_token, runs=(self.pair_tokens(shown),))
+        return Slot(text=self.video_token, runs=(self.num_pairs(shown.num_frames) * self.pair_tokens(shown),))
+
+    def pair_tokens(self, shown: MediaShape) -> int:
+        """Tokens of an image, or of `temporal` frames of a video."""
+        width, height = shown.size
+        if width % self.factor or height % self.factor:
+            raise ValueError(
+                f"frames of {width}x{height} pixels cannot be shown, both must be multiples of {self.factor}: "
+                "decode the video at the size that video_input_size gives"
             )
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        compact = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if compact.count(self.image_id) != num_images:
-            raise PromptError(
-                f"sample {sample_id!r}: the chat template placed {compact.count(self.image_id)} image slots "
-                f"for {num_images} images"
+        return width * height // self.factor**2
+
+    def num_pairs(self, num_frames: int) -> int:
+        """The processor repeats the last frame where they do not come out even."""
+        return -(-num_frames // self.temporal)
+
+    def pixels(self, shown: Sequence[MediaShape], media: Sequence[Image | Clip]) -> tuple[dict[str, Tensor], list[str]]:
+        mm: dict[str, Tensor] = {}
+        clips = [item for item in media if isinstance(item, Clip)]
+        images = [item for item in media if not isinstance(item, Clip)]
+        if images:
+            out = self.image_processor(images=images, return_tensors="pt", size=self.pixel_budget)
+            mm |= {key: out[key] for key in ("pixel_values", "image_grid_thw")}
+        if clips:
+            out = self.video_processor(
+                videos=[np.require(clip.frames, requirements=["C", "W"]) for clip in clips],
+                # The frames have been chosen and resized already.
+                do_sample_frames=False,
+                do_resize=False,
+                input_data_format="channels_last",
+                cap_pixels_per_frame=True,
+                return_tensors="pt",
             )
-        return compact, order
+            mm |= {key: out[key] for key in ("pixel_values_videos", "video_grid_thw")}
+            mm |= self.timing(clips)
+        of_videos = iter(_digests(mm.get("pixel_values_videos"), mm.get("video_grid_thw")))
+        of_images = iter(_digests(mm.get("pixel_values"), mm.get("image_grid_thw")))
+        return mm, [next(of_videos if isinstance(item, Clip) else of_images) for item in media]
 
-    def _pixels(self, images: list[Image]) -> dict[str, Tensor]:
-        if not images:
-            return {}
-        out = self.image_processor(images=images, return_tensors="pt", size=self.pixel_budget)
-        return {"pixel_values": out["pixel_values"], "image_grid_thw": out["image_grid_thw"]}
-
-    def _expand(self, compact: list[int], grids: list[list[int]]) -> tuple[list[int], Tensor, int]:
-        """Repeat each placeholder to its image's token count; M-RoPE positions [3, P] and the one that follows."""
-        token_ids: list[int] = []
-        positions: list[Tensor] = []
-        at, remaining = 0, iter(grids)
-        for token in compact:
-            if token != self.image_id:
-                token_ids.append(token)
-                positions.append(torch.full((3, 1), at))
-                at += 1
-                continue
-            frames, height, width = next(remaining)
-            height, width = height // self.merge, width // self.merge
-            grid = torch.stack(
-                torch.meshgrid(torch.arange(frames), torch.arange(height), torch.arange(width), indexing="ij")
-            )
-            token_ids.extend([self.image_id] * (frames * height * width))
-            positions.append(grid.reshape(3, -1) + at)
-            at += max(height, width)
-        return token_ids, torch.cat(positions, 1), at
-
-    def collate_media(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
-        with_media = [p.mm for p in prompts if p.mm]
-        if not with_media:
-            return {}
-        return {key: torch.cat([mm[key] for mm in with_media]) for key in ("pixel_values", "image_grid_thw")}
-
-    def hidden_states(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        mm: Mapping[str, Tensor],
-        *,
-        accumulate_in_place: bool = False,
-        **attention: Any,
-    ) -> Tensor:
-        inner: Any = self.model.model
-        table = inner.get_input_embeddings()
-        learns = torch.is_grad_enabled() and table.weight.requires_grad
-        embeds = embed(table, input_ids) if accumulate_in_place and learns else table(input_ids)
-        extra: dict[str, Any] = {}
-        if mm:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self._vision_learns()):
-                vision = inner.get_image_features(mm["pixel_values"], mm["image_grid_thw"], return_dict=True)
-            features = torch.cat(list(vision.pooler_output)).to(embeds.dtype)
-            slots = input_ids == self.image_id
-            if int(slots.sum()) != len(features):
-                raise PromptError(f"{int(slots.sum())} image tokens in the stream, {len(features)} image features")
-            embeds = embeds.masked_scatter(slots.unsqueeze(-1), features)
-            extra = self._extra_features(vision, slots)
-        out = inner.language_model(
-            inputs_embeds=embeds, position_ids=position_ids, use_cache=False, **extra, **attention
-        )
-        hidden: Tensor = out.last_hidden_state
-        return hidden
-
-    def _extra_features(self, vision: Any, slots: Tensor) -> dict[str, Any]:
-        """Further vision features that the language model takes (Qwen3-VL's deepstack)."""
+    def timing(self, clips: Sequence[Clip]) -> dict[str, Tensor]:
+        """What the rotary positions of videos depend on beside their grids."""
         return {}
 
-    def _vision_learns(self) -> bool:
-        return any(p.requires_grad for p in self.model.model.visual.parameters())
+    def token_kinds(self, token_ids: Tensor) -> Tensor:
+        """0 text, 1 image, 2 video: transformers' `mm_token_type_ids`."""
+        image, video = self.run_ids
+        kinds: Tensor = (token_ids == image).int() + 2 * (token_ids == video).int()
+        return kinds
 
-    def freeze(self, *, vision_tower: bool, projector: bool, language_model: bool) -> None:
-        off = {"vision_tower": vision_tower, "projector": projector, "language_model": language_model}
-        for name, parameter in self.model.named_parameters():
-            if off[self.part_of(name)]:
-                parameter.requires_grad_(False)
+    def positions(self, token_ids: Sequence[int], mm: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+        ids = torch.tensor(token_ids)[None]
+        about = {key: value for key, value in mm.items() if not key.startswith("pixel_values")}
+        inner: Any = self.model.model
+        positions, _ = inner.get_rope_index(ids, self.token_kinds(ids), **about)
+        # A video's temporal positions may lie beyond those of the text after it. Text goes on from text, as in one
+        # forward over prompt and completion.
+        return positions[:, 0], int(positions[0, 0, -1]) + 1
 
-    @staticmethod
-    def part_of(name: str) -> str:
-        """vision_tower | projector | language_model, from a parameter name."""
+    def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
+        return {**prompt.mm, "mm_token_type_ids": self.token_kinds(token_ids)}
+
+    def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
+        present = [(mm[pixels], mm[grid]) for pixels, grid in names if pixels in mm]
+        inner: Any = self.model.model
+        out = inner.get_image_features(
+            torch.cat([pixels for pixels, _ in present]), torch.cat([grid for _, grid in present]), return_dict=True
+        )
+        return torch.cat(list(out.pooler_output)), self.deep_features(out)
+
+    def deep_features(self, out: Any) -> list[Tensor]:
+        """Features of further vision layers."""
+        return []
+
+    def blank_media(self) -> dict[str, Tensor]:
+        depth = 3 * self.temporal * self.patch**2
+        device = self.model.device
+        return {
+            "pixel_values": torch.zeros(self.merge**2, depth, device=device),
+            "image_grid_thw": torch.tensor([[1, self.merge, self.merge]], device=device),
+        }
+
+    def part_of(self, name: str) -> str:
         if not name.startswith("model.visual."):
             return "language_model"
         return "projector" if "merger" in name.split(".")[2] else "vision_tower"
@@ -206,10 +187,9 @@ class QwenVL:
         """Published Qwen2-VL and Qwen2.5-VL checkpoints keep the older names: `visual.*`, `model.*`."""
         return name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
 
-    def _refuse_special_tokens(self, text: str, what: str) -> None:
-        found = [token for token in self.special_tokens if token in text]
-        if found:
-            raise PromptError(
-                f"{what} contains {found[0]!r}, which is a control token of the model: remove it from the text "
-                "(media are placed by typed parts, never by literal tokens)"
-            )
+
+def _digests(pixels: Tensor | None, grids: Tensor | None) -> list[str]:
+    if pixels is None or grids is None:
+        return []
+    parts = pixels.split(grids.prod(-1).tolist())
+    return [media_digest(part, grid) for part, grid in zip(parts, grids, strict=True)]

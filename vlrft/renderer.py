@@ -1,0 +1,278 @@
+"""Stops 3 and 4 of a batch: a sample's media are read and its prompt is rendered.
+
+Prompts are rendered once per sample and kept while they fit in memory, so that later epochs, evaluations and both
+stages of a run do not decode and resize again. Videos are decoded in other processes: those of a batch side by side,
+and those of the next one while this one is worked on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from vlrft.config import DataConfig
+from vlrft.data.media import MediaError, image_size, left_out, open_image
+from vlrft.data.problems import Skipped
+from vlrft.data.tasks import build_task, tasks_of
+from vlrft.data.tasks.base import Task
+from vlrft.data.tasks.templates import whole_templates
+from vlrft.data.video import VideoInfo, frame_times, probe, submit_clip
+from vlrft.models.base import Family, PromptError
+from vlrft.types import Clip, Completion, FinishReason, MediaRef, MediaShape, Part, Prompt, Sample, Segment
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+PROMPT_CACHE_BYTES = 256 * 2**20
+
+Rendered = tuple[Sample, Prompt]
+"""A sample with its prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """A media item before its pixels are read."""
+
+    stored: tuple[int, int]
+    """(width, height) in pixels, upright."""
+    shape: MediaShape
+    """As the family is given it, after `data.resize`."""
+    shown: tuple[int, int]
+    """(width, height) in pixels that the vision tower will see."""
+    duration: float | None = None
+    """Seconds of a video."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A sample whose videos are being decoded, or have been."""
+
+    sample: Sample
+    measured: Sequence[_Measured] = ()
+    clips: Sequence[Future[Clip] | None] = ()
+    """One per media item; None for an image."""
+    error: MediaError | PromptError | None = None
+    """Why it cannot even be measured: raised when its turn comes."""
+
+
+class Renderer:
+    """Sample -> Prompt for the tasks of one data block and one model family."""
+
+    def __init__(self, family: Family, data: DataConfig) -> None:
+        self.family = family
+        self.data = data
+        self._tasks = tasks_of(data)
+        self._templates: dict[str, str | None] = {}
+        """Whole prompt templates by task; None: the task words its prompts itself."""
+        self._cache: OrderedDict[int, Rendered] = OrderedDict()
+        """By identity of the sample, which the entry keeps alive: splits may use the same ids for other images."""
+        self._cached_bytes = 0
+        self._asked: dict[int, _Asked] = {}
+        """By identity of the sample: videos on their way."""
+
+    def prompt(self, sample: Sample) -> Prompt:
+        """Raises MediaError or PromptError, naming the sample's file or id, for a sample that cannot be rendered."""
+        key = id(sample)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key][1]
+        prompt = self._render(sample)
+        self._cache[key] = (sample, prompt)
+        self._cached_bytes += _size(prompt)
+        while self._cached_bytes > PROMPT_CACHE_BYTES and len(self._cache) > 1:
+            _, (_, oldest) = self._cache.popitem(last=False)
+            self._cached_bytes -= _size(oldest)
+        return prompt
+
+    def prepare(self, samples: Sequence[Sample]) -> None:
+        """Have the videos of samples decoded that will be wanted next, by all `data.video.workers`; does not wait.
+
+        What was prepared before and is not among `samples` is let go, so that no more than their clips (uint8 frames
+        at the size that they are shown at) wait in memory. What cannot be read says so when its turn comes.
+        """
+        wanted = {id(sample) for sample in samples}
+        for key in [key for key in self._asked if key not in wanted]:
+            for clip in self._asked.pop(key).clips:
+                if clip is not None:
+                    clip.cancel()
+        self._ask_for(samples)
+
+    def usable(self, samples: Sequence[Sample]) -> tuple[list[Rendered], list[Skipped]]:
+        """Render all; with `data.on_bad_sample="skip"` those that cannot be are logged and handed back as skipped."""
+        good: list[Rendered] = []
+        bad: list[Skipped] = []
+        self._ask_for(samples)
+        for sample in samples:
+            try:
+                good.append((sample, self.prompt(sample)))
+            except (MediaError, PromptError) as error:
+                if self.data.on_bad_sample == "error":
+                    raise
+                logger.warning("sample %s left out: %s", sample.id, error)
+                bad.append(left_out(sample, error, self.data.video))
+        return good, bad
+
+    def reference(self, sample: Sample, prompt: Prompt) -> Completion:
+        """The answer that scores full marks, as the completion that supervised fine-tuning teaches."""
+        text = self.reference_text(sample, self.judge_meta(sample, prompt))
+        ids = (*self.family.encode(text), self.family.stop_ids[0])
+        segment = Segment(token_ids=ids, logprobs=(0.0,) * len(ids))
+        return Completion(segments=(segment,), text=text, finish_reason=FinishReason.STOP)
+
+    def reference_text(self, sample: Sample, meta: Mapping[str, Any]) -> str:
+        """`meta` as `judge_meta` and `check` return it."""
+        image, seen = meta.get("image_size"), meta.get("input_size")
+        return self._task_of(sample).reference(
+            sample,
+            space=meta["coord_space"],
+            image_size=(image[0], image[1]) if image else None,
+            input_size=(seen[0], seen[1]) if seen else None,
+            output_mode=self.data.output_mode,
+        )
+
+    def judge_meta(self, sample: Sample, prompt: Prompt) -> dict[str, Any]:
+        """What a reward must know of the prompt: space of the completion's coordinates; size as stored and as shown of
+        the first image or video; seconds of the first video, unless the row states them."""
+        return _meta(sample, prompt.coord_space, prompt.image_sizes, prompt.input_sizes, prompt.durations)
+
+    def check(self, sample: Sample) -> dict[str, Any]:
+        """`judge_meta` from the media's headers alone. Raises PromptError or MediaError when the prompt would be
+        refused."""
+        meta, length = self.measure(sample)
+        self._check_length(sample, length)
+        return meta
+
+    def measure(self, sample: Sample) -> tuple[dict[str, Any], int]:
+        """(`judge_meta`, tokens of the prompt) from the media's headers alone, whatever the limit.
+
+        Raises MediaError for a header that cannot be read, PromptError for media or text that cannot be shown.
+        """
+        measured = [self._measure(sample, ref) for ref in sample.media]
+        parts = self._parts(sample, [item.shown for item in measured])
+        length = self.family.prompt_length(sample.id, parts, [item.shape for item in measured])
+        meta = _meta(
+            sample,
+            self.family.coord_space,
+            [item.stored for item in measured],
+            [item.shown for item in measured],
+            [item.duration for item in measured],
+        )
+        return meta, length
+
+    def _measure(self, sample: Sample, ref: MediaRef) -> _Measured:
+        """Raises MediaError for a file whose header cannot be read, PromptError for a shape that cannot be shown."""
+        if ref.kind == "image":
+            stored, duration = image_size(ref), None
+            shape = MediaShape(size=self.data.resize or stored)
+        else:
+            info = probe(ref)
+            stored, duration = info.size, _seconds(ref, info)
+            times = frame_times(info, self.data.video, ref.start, ref.end)
+            shape = MediaShape(size=stored, num_frames=len(times), timestamps=times)
+        try:
+            shown = (
+                self.family.input_size(shape.size)
+                if shape.num_frames is None
+                else self.family.video_input_size(shape.size, shape.num_frames)
+            )
+        except ValueError as error:
+            raise PromptError(f"sample {sample.id!r}: {ref.name()}: {error}") from error
+        return _Measured(stored=stored, shape=shape, shown=shown, duration=duration)
+
+    def _ask_for(self, samples: Sequence[Sample]) -> None:
+        """Submit the videos of those samples that are neither rendered nor submitted yet."""
+        for sample in samples:
+            held = id(sample) in self._cache or id(sample) in self._asked
+            if not held and any(ref.kind == "video" for ref in sample.media):
+                self._asked[id(sample)] = self._ask(sample)
+
+    def _ask(self, sample: Sample) -> _Asked:
+        try:
+            measured = [self._measure(sample, ref) for ref in sample.media]
+        except (MediaError, PromptError) as error:
+            return _Asked(sample=sample, error=error)
+        clips = [
+            submit_clip(ref, item.shape.timestamps, item.shown, self.data.video) if ref.kind == "video" else None
+            for ref, item in zip(sample.media, measured, strict=True)
+        ]
+        return _Asked(sample=sample, measured=measured, clips=clips)
+
+    def _render(self, sample: Sample) -> Prompt:
+        """Media are decoded once and let go: the prompt holds what the vision tower takes."""
+        asked = self._asked.pop(id(sample), None) or self._ask(sample)
+        if asked.error is not None:
+            raise asked.error
+        media = [
+            clip.result() if clip is not None else self._image(ref)
+            for ref, clip in zip(sample.media, asked.clips, strict=True)
+        ]
+        prompt = self.family.render(sample.id, self._parts(sample, [item.shown for item in asked.measured]), media)
+        self._check_length(sample, len(prompt.token_ids))
+        return replace(
+            prompt,
+            image_sizes=tuple(item.stored for item in asked.measured),
+            durations=tuple(item.duration for item in asked.measured),
+        )
+
+    def _image(self, ref: MediaRef) -> Image:
+        """The upright image, at `data.resize`."""
+        image = open_image(ref)
+        return image.resize(self.data.resize) if self.data.resize is not None else image
+
+    def _parts(self, sample: Sample, input_sizes: Sequence[tuple[int, int]]) -> tuple[Part, ...]:
+        task = self._task_of(sample)
+        if task.name not in self._templates:
+            self._templates[task.name] = whole_templates(self.data, [task.name]).get(task.name)
+        return task.user_parts(
+            sample,
+            space=self.family.coord_space,
+            output_mode=self.data.output_mode,
+            template=self._templates[task.name],
+            input_size=input_sizes[0] if input_sizes else None,
+        )
+
+    def _task_of(self, sample: Sample) -> Task:
+        """The sample's own task: sources of several may be mixed."""
+        return self._tasks.get(sample.task) or build_task(sample.task)
+
+    def _check_length(self, sample: Sample, length: int) -> None:
+        if length > self.data.max_prompt_length:
+            raise PromptError(
+                f"sample {sample.id!r}: the prompt has {length} tokens, data.max_prompt_length is "
+                f"{self.data.max_prompt_length}; raise it, or lower data.max_pixels, of videos data.video.max_frames "
+                "or data.video.max_pixels (media are never cut)"
+            )
+
+
+def _meta(
+    sample: Sample,
+    space: str,
+    image_sizes: Sequence[tuple[int, int]],
+    input_sizes: Sequence[tuple[int, int]],
+    durations: Sequence[float | None],
+) -> dict[str, Any]:
+    meta: dict[str, Any] = {"coord_space": space}
+    if image_sizes:
+        meta |= {"image_size": list(image_sizes[0]), "input_size": list(input_sizes[0])}
+    lasting = [seconds for seconds in durations if seconds is not None]
+    # A benchmark's stated duration is what its published scores were computed with.
+    if lasting and sample.meta.get("duration") is None:
+        meta["duration"] = lasting[0]
+    return meta
+
+
+def _seconds(ref: MediaRef, info: VideoInfo) -> float:
+    """Seconds of the clip."""
+    end = info.duration if ref.end is None else min(ref.end, info.duration)
+    return end - (ref.start or 0.0)
+
+
+def _size(prompt: Prompt) -> int:
+    tensors = sum(value.nbytes for value in prompt.mm.values())
+    return int(tensors) + 32 * len(prompt.token_ids)
