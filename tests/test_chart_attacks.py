@@ -23,6 +23,28 @@ EXPECTED = {
     "legend": [],
     "data": [{"type": "line", "points": [[0, 1], [1, 2], [2, 4]]}],
 }
+# A page of the right form, the expected one but for paint that nobody can see.
+HIDDEN = {
+    "size": [640, 480],
+    "dpi": 100.0,
+    "axes": [{"frame": [80, 52, 576, 422], "slot": [80, 52, 576, 422], "x": ["linear", 0, 2], "y": ["linear", 1, 4]}],
+    "owners": [["figure", -1, -1], ["line", 0, 0]],
+    "clips": [],
+    "ops": [
+        {
+            "op": "path", "owner": 1, "edge": [0.12, 0.47, 0.71, 1], "width": 0.001,
+            "path": [[[80, 52], [328, 175.3], [576, 422]], None],
+        },
+        {
+            "op": "text", "owner": 0, "edge": [0, 0, 0, 0.02], "at": [[300, 40]], "text": "Sales", "angle": 0.0,
+            "math": False,
+            "font": {
+                "family": ["sans-serif"], "size": 1.0, "style": "normal", "weight": "normal", "stretch": "normal",
+                "variant": "normal",
+            },
+        },
+    ],
+}  # fmt: skip
 DENIED, CRASH, TIMEOUT, MEMORY = "sandbox_denied", "sandbox_crash", "sandbox_timeout", "sandbox_memory"
 NOTHING = "unparsable"
 
@@ -30,6 +52,10 @@ NOTHING = "unparsable"
 LOOT = "import matplotlib.pyplot as plt\nplt.title(str(loot)); plt.plot([1, 2, 4])\n"
 LIBC = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 FRAME = "def frame(body):\n    return b'" + MAGIC.decode() + "' + len(body).to_bytes(8, 'big') + body\n"
+TO_RESULT = (  # to all but the handle by which a child says that it is done, and then to that one
+    "import os\ndef to_result(data):\n    for fd in [*range(4), *range(5, 64)]:\n        try: os.write(fd, data)\n"
+    "        except OSError: continue\n    os.write(4, b'1'); os._exit(0)\n"
+)
 TO_ALL = (
     "import os\ndef to_all(data):\n    for fd in range(64):\n        try: os.write(fd, data)\n"
     "        except OSError: continue\n"
@@ -110,6 +136,12 @@ ATTACKS: dict[str, tuple[str, str | tuple[str, ...]]] = {
     "setuid": ("import os\nos.setuid(0)\nloot = 1\n" + LOOT, DENIED),
     "raise_limits": ("import resource as r\nr.setrlimit(r.RLIMIT_AS, (-1, -1))\nloot = 1\n" + LOOT, (DENIED, CRASH)),
     # exhaustion
+    "mapped_memory": ("import mmap\nx = []\nwhile True: x.append(mmap.mmap(-1, 1 << 26))\n", MEMORY),
+    "removed_files": (
+        "import os\nx = []\nfor i in range(50):\n    x.append(open('f', 'wb')); os.unlink('f')\n"
+        "    x[-1].write(bytes(3 << 20))\n",
+        DENIED,
+    ),
     "endless_loop": ("while True: pass\n", TIMEOUT),
     "sleep": ("import time\ntime.sleep(60)\n", TIMEOUT),
     "ignores_signals": (
@@ -144,6 +176,23 @@ ATTACKS: dict[str, tuple[str, str | tuple[str, ...]]] = {
     "dump_then_chart": (TO_ALL + "to_all(@DUMP@.encode())\n" + GOOD, DENIED),
     "framed_dump": (TO_ALL + FRAME + "to_all(frame(@DUMP@.encode())); os._exit(0)\n", DENIED),
     "framed_page": (TO_ALL + FRAME + "to_all(frame(b'{\"pages\":['+@DUMP@.encode()+b']}')); os._exit(0)\n", DENIED),
+    "framed_hidden_page": (TO_RESULT + FRAME + "to_result(frame(b'{\"pages\":['+@HIDDEN@.encode()+b']}'))\n", NOTHING),
+    "framed_ill_formed_page": (
+        TO_RESULT
+        + FRAME
+        + "page = @HIDDEN@.encode().replace(b'Sales', b'\\\\ud800')\n"
+        + "to_result(frame(b'{\"pages\":[' + page + b']}'))\n",
+        DENIED,
+    ),
+    "patched_recorder_hidden_page": (
+        "import json, sys\nsys.modules['vlrft.rewards.chart.program_run'].page = lambda f, **k: json.loads(@HIDDEN@)\n"
+        + GOOD,
+        NOTHING,
+    ),
+    "many_hidden_pages": (
+        TO_RESULT + FRAME + "to_result(frame(b'{\"pages\":['+b','.join([@HIDDEN@.encode()] * 17)+b']}'))\n",
+        "over_length",
+    ),
     "endless_result": (TO_ALL + "while True: to_all(bytes(1 << 20))\n", (DENIED, TIMEOUT)),
     "patched_recorder": (
         "import json, sys\nsys.modules['vlrft.rewards.chart.program_run'].page = lambda f: json.loads(@DUMP@)\n" + GOOD,
@@ -183,6 +232,7 @@ def test_attack_fails_by_name_and_the_server_lives(name: str, folder: Path) -> N
         ("@FOLDER@", str(folder)),
         ("@PARENT@", str(os.getpid())),
         ("@DUMP@", repr(json.dumps(EXPECTED))),
+        ("@HIDDEN@", repr(json.dumps(HIDDEN))),
     ):
         program = program.replace(mark, value)
     slow = expected == TIMEOUT or TIMEOUT in expected

@@ -60,6 +60,22 @@ def test_structural_similarity() -> None:
     assert structural(noise, noise[:, ::-1]) < 0.6
 
 
+def test_structural_similarity_sees_colour() -> None:
+    def drawn(colour: tuple[int, int, int]) -> np.ndarray:
+        made = np.full((256, 256, 3), 255, np.uint8)
+        made[[0, -1]] = made[:, [0, -1]] = 0  # so that nothing is trimmed
+        made[100:104, 20:200] = colour
+        return made
+
+    red, blue, green = drawn((255, 0, 0)), drawn((0, 0, 255)), drawn((0, 128, 0))
+    assert structural(red, red) == pytest.approx(1.0)
+    # Of the windows over the line, those of green agree and those of red and of blue do not; the rim agrees in all.
+    assert structural(red, blue) == pytest.approx(structural(blue, red))
+    assert structural(red, blue) < 0.85
+    assert structural(red, green) < 0.85
+    assert structural(red, drawn((250, 5, 5))) > 0.95
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),

@@ -10,16 +10,23 @@ Meta: `timeout_s` (default 10), wall seconds that a program may take. `output_mo
 Answer: the first fenced Python block of the answer (of the whole completion in `direct` mode), else the first fenced
 block without a name, else the answer itself. Matplotlib, Seaborn and pandas plots count; Plotly does not, since its
 renderer is a browser and the sandbox starts no process. A chart is what was last saved or shown of each figure, else
-what is open at the end; nothing is written when a figure is saved. No code, code that is not Python, and code that
-draws nothing are `unparsable`; `sandbox_timeout`, `sandbox_memory`, `sandbox_denied` (a forbidden file or call, or a
-forged result) and `sandbox_crash` (an exception, a signal, an early exit) say how else a run failed. All are worth 0.
-Programs run under the same random seed state, so unseeded noise is equal in all of them.
+what is open at the end. Saving within the working folder leaves a blank image of the figure's size, saving elsewhere
+nothing; with `bbox_inches="tight"`, what lies outside of the figure is part of it. Choosing another backend does
+nothing, and a `ThreadPoolExecutor` runs its tasks one by one (other threads and processes are refused).
 
-Guards: the sandbox is Landlock, seccomp, limits and a process per program (sandbox.py). A dump cannot be forged:
-elements are read off the paint commands from which the image is painted, in the trusted process (reading.py), so that
-a program which reports what it wants has drawn it. It cannot copy the reference either: neither the warm server nor any
-child ever holds another program or result. Printing or writing the expected dump is drawing nothing. Extra marks, texts
-and figures cost precision; several code blocks do not help, since one is run.
+No code, code that is not Python, and code that draws nothing that can be seen are `unparsable`; `sandbox_timeout`,
+`sandbox_memory`, `sandbox_denied` (a forbidden file or call, or a forged result) and `sandbox_crash` (an exception, a
+signal, an early exit) say how else a run failed; `over_length` is a program, or a drawing, too large to be read (some
+3,000 bars, or 8 MiB of paint commands; lines of very many points are simplified first). All are worth 0. Programs run
+under the same random seed state, so unseeded noise is equal in all of them.
+
+Guards: the sandbox is Landlock, seccomp, limits and a process per program, in bubblewrap where that works (sandbox.py).
+A dump cannot be forged: elements are read off the paint commands from which the image is painted, in the trusted
+process (reading.py), so that a program which reports what it wants has drawn it. What nobody can see is nothing: lines
+under 0.3 pixels, letters under 4, ink that is too faint or in the colour of what lies beneath, marks that later paint
+covers (visibility.py). A program cannot copy the reference either: neither the warm server nor any child ever holds
+another program or result. Printing or writing the expected dump is drawing nothing. Extra marks, texts and figures cost
+precision; several code blocks do not help, since one is run.
 
 Source: element F1s in the manner of ChartMimic (Shi et al. 2024) and MSRL (arXiv 2508.13587; its weights are
 unverified, so the weights here are ours); CIEDE2000; SSIM (Wang et al. 2004).
@@ -43,7 +50,7 @@ from vlrft.registry import resolve
 from vlrft.rewards.base import TargetError, ordered
 from vlrft.rewards.chart.elements import NAMES, agreement, check_elements
 from vlrft.rewards.chart.likeness import Pixels
-from vlrft.rewards.chart.reading import NotADrawingError, read
+from vlrft.rewards.chart.reading import NotADrawingError, TooLargeError, read
 from vlrft.rewards.chart.sandbox import Outcome, Sandbox, SandboxUnavailable
 from vlrft.types import Score
 
@@ -117,8 +124,8 @@ def visual(
     Formula: similarity(image, true image) / n, with the last of the n figures that the program draws
     Range: [0, 1]
 
-    similarity: `ssim` (structural similarity over what is not paper), or "package.module:attr", a function of two uint8
-    arrays [height, width, 3] that returns a number in [0, 1].
+    similarity: `ssim` (structural similarity of red, green and blue over what is not paper), or "package.module:attr",
+    a function of two uint8 arrays [height, width, 3] that returns a number in [0, 1].
 
     allow_unsandboxed: run model-written programs with your own rights where no sandbox can be had.
 
@@ -233,6 +240,8 @@ def _drawn(outcome: Outcome) -> tuple[dict[str, list[Any]], str | None]:
         return {}, outcome.flag
     try:
         found = read(outcome.pages)
+    except TooLargeError:
+        return {}, "over_length"
     except NotADrawingError:
         return {}, "sandbox_denied"
     return (found, None) if any(found.values()) else ({}, "unparsable")

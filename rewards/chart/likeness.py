@@ -1,4 +1,4 @@
-"""How alike two images of charts look: structural similarity where either shows something."""
+"""How alike two images of charts look: structural similarity of their colours where either shows something."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def structural(first: Pixels, second: Pixels) -> float:
-    """SSIM (Wang et al. 2004) of two uint8 images [h, w, 3], in [0, 1].
+    """SSIM (Wang et al. 2004) of two uint8 images [h, w, 3] by red, green and blue, in [0, 1].
 
-    Plain margins are cut off, both are resized to 256 x 256 grey values, windows are 8 x 8 with equal weights, and the
-    mean goes over windows in which either image shows something: charts are mostly paper, which always agrees. Negative
-    similarity counts 0; two blank images are alike.
+    Plain margins are cut off and both are resized to 256 x 256. Of each colour part, every 8 x 8 window with equal
+    weights has an SSIM; the mean goes over those windows of those parts in which either image shows something. Charts
+    are mostly paper, which always agrees; and a red line and a blue one on white agree in green alone. A mean below 0
+    counts 0; two blank images are alike.
     """
     a, b = _prepared(first), _prepared(second)
     mean_a, mean_b = _window_mean(a), _window_mean(b)
@@ -35,7 +36,8 @@ def structural(first: Pixels, second: Pixels) -> float:
 
 
 def _prepared(pixels: Pixels) -> Array:
-    image = Image.fromarray(_trimmed(pixels)).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    """[256, 256, 3], 0 to 1."""
+    image = Image.fromarray(_trimmed(pixels)).convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     return np.asarray(image, dtype=float) / 255.0
 
 
@@ -49,8 +51,8 @@ def _trimmed(pixels: Pixels) -> Pixels:
 
 
 def _window_mean(values: Array) -> Array:
-    """Mean over every window, by sums of sums."""
-    total = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    """Mean over every window of each colour part, by sums of sums."""
+    total = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0), (0, 0)))
     n = _WINDOW
     made: Array = (total[n:, n:] - total[:-n, n:] - total[n:, :-n] + total[:-n, :-n]) / n**2
     return made

@@ -20,6 +20,10 @@ from matplotlib.transforms import Affine2D, Bbox, IdentityTransform, Transformed
 from PIL import Image
 
 _HERE = IdentityTransform()
+_SMALLEST = 72.0
+"""Points times dots per inch of letters of one pixel: smaller ones cannot be set, and nobody could see them."""
+_FURTHEST = 1e6
+"""Pixels beyond which FreeType does not reckon, and no text reaches the canvas."""
 _AGG: Any = RendererAgg  # its own annotations are partly missing, partly too narrow
 
 
@@ -29,6 +33,8 @@ def paint(page: Mapping[str, Any]) -> bytes:
     renderer = _AGG(width, height, page["dpi"])
     clips = [_path(clip) for clip in page["clips"]]
     for op in page["ops"]:
+        if op["op"] == "text" and op["font"]["size"] * page["dpi"] < _SMALLEST:
+            continue
         gc = renderer.new_gc()
         _style(gc, op, clips)
         _PAINTERS[op["op"]](renderer, gc, op)
@@ -60,12 +66,16 @@ def _style(gc: GraphicsContextBase, op: Mapping[str, Any], clips: list[Path]) ->
         gc.set_clip_path(TransformedPath(clips[op["clip"]], _HERE))
 
 
+def _table(values: Any, columns: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(values, dtype=float).reshape(-1, columns)
+
+
 def _path(recorded: Any) -> Path:
     points, codes = recorded
-    vertices = np.asarray(points, dtype=float).reshape(-1, 2)
+    vertices = _table(points, 2)
     # What was recorded as a gap becomes one again.
     vertices = np.where(np.abs(vertices) >= 1e9, np.nan, vertices)
-    return Path(vertices, None if codes is None else np.asarray(codes, dtype=np.uint8))
+    return Path(vertices, None if codes is None else np.array(codes, dtype=float).astype(np.uint8))
 
 
 def _fill(gc: GraphicsContextBase, op: Mapping[str, Any]) -> tuple[float, ...] | None:
@@ -83,40 +93,50 @@ def _paint_path(renderer: Any, gc: GraphicsContextBase, op: Mapping[str, Any]) -
 
 
 def _paint_markers(renderer: Any, gc: GraphicsContextBase, op: Mapping[str, Any]) -> None:
-    renderer.draw_markers(gc, _path(op["path"]), _HERE, Path(np.reshape(op["at"], (-1, 2))), _HERE, _fill(gc, op))
+    renderer.draw_markers(gc, _path(op["path"]), _HERE, Path(_table(op["at"], 2)), _HERE, _fill(gc, op))
 
 
 def _paint_many(renderer: Any, gc: GraphicsContextBase, op: Mapping[str, Any]) -> None:
-    matrices = [Affine2D.from_values(*m).get_matrix() for m in op["matrices"]]
+    matrices = [Affine2D.from_values(*m).get_matrix() for m in _table(op["matrices"], 6)]
     dashes = [(0.0, None) if d is None else tuple(d) for d in op["dashes"]]
-    fills, edges = (np.reshape(op[key], (-1, 4)).astype(float) for key in ("fills", "edges"))
-    offsets = np.reshape(op["at"], (-1, 2)).astype(float)
+    fills, edges = (_table(op[key], 4) for key in ("fills", "edges"))
+    offsets, widths = _table(op["at"], 2), _table(op["widths"], 1).ravel()
     smooth, paths = [op.get("smooth", True)], [_path(p) for p in op["paths"]]
     # Before Matplotlib 3.11 a collection's hatches have no colours of their own.
-    hatches = {"hatchcolors": np.reshape(op["hatch_colours"], (-1, 4))} if op["hatch_colours"] else {}
+    hatches = {"hatchcolors": _table(op["hatch_colours"], 4)} if op.get("hatch_colours") else {}
     renderer.draw_path_collection(
-        gc, _HERE, paths, np.array(matrices), offsets, _HERE, fills, edges, op["widths"], dashes, smooth, [None],
+        gc, _HERE, paths, np.array(matrices), offsets, _HERE, fills, edges, widths, dashes, smooth, [None],
         "screen", **hatches,
     )  # fmt: skip
 
 
 def _paint_mesh(renderer: Any, gc: GraphicsContextBase, op: Mapping[str, Any]) -> None:
     rows, columns = op["shape"]
-    corners = np.reshape(op["at"], (rows + 1, columns + 1, 2)).astype(float)
-    fills, none = np.reshape(op["fills"], (-1, 4)).astype(float), np.zeros((0, 4))
+    corners, fills, none = (
+        _table(op["at"], 2).reshape(rows + 1, columns + 1, 2),
+        _table(op["fills"], 4),
+        np.zeros((0, 4)),
+    )
+    corners = np.where(np.abs(corners) >= 1e9, np.nan, corners)
     renderer.draw_quad_mesh(gc, _HERE, columns, rows, corners, np.zeros((1, 2)), _HERE, fills, False, none)
 
 
 def _paint_image(renderer: Any, gc: GraphicsContextBase, op: Mapping[str, Any]) -> None:
     gc.set_alpha(1.0 if op.get("edge") is None else op["edge"][3])
     pixels = np.frombuffer(zlib.decompress(base64.b64decode(op["pixels"])), dtype=np.uint8)
-    ((x, y),) = op["at"]
+    ((x, y),) = _table(op["at"], 2)
     renderer.draw_image(gc, x, y, pixels.reshape(*op["shape"], 4).copy())
 
 
 def _paint_text(renderer: Any, gc: GraphicsContextBase, op: Mapping[str, Any]) -> None:
-    ((x, y),) = op["at"]
-    renderer.draw_text(gc, x, y, op["text"], FontProperties(**op["font"]), op["angle"], ismath=op["math"])
+    ((x, y),) = _table(op["at"], 2)
+    if max(abs(x), abs(y)) > _FURTHEST:
+        return
+    font, angle = FontProperties(**op["font"]), op.get("angle", 0.0)
+    try:
+        renderer.draw_text(gc, x, y, op["text"], font, angle, ismath=op.get("math", False))
+    except (ValueError, RuntimeError):  # a formula that cannot be set: its source, so that what is judged is painted
+        renderer.draw_text(gc, x, y, op["text"], font, angle, ismath=False)
 
 
 _PAINTERS = {

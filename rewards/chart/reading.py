@@ -2,105 +2,97 @@
 
 Nothing that a program says about its chart is believed. What counts is paint: a text is one that was painted, a colour
 is one that was painted with, a series' values are the pixels of its marks, turned back into data by the frame of its
-axes; and the image is painted from the same commands. Paint that nobody can see (fully transparent, blank, outside the
-canvas or its clip) is nothing. So a forged result is either no drawing, and fails, or is itself a drawing: of what it
-shows. What a program does choose, as any program may, is what its marks are called (line, bar, legend) and which
-numbers its axes stand for; a bar must then be a rectangle, a pie slice round, an axes must hold paint of its own.
-Whether one mark hides another, or has the colour of what lies beneath, is not looked at: a mark that is not in the
-reference costs precision all the same.
+axes; and the image is painted from the same commands. A command must have the form that painting asks for (schema.py),
+and paint that nobody can see (too thin, too faint, too small, in the colour of what lies beneath, covered later,
+outside the canvas or its clip) is nothing (visibility.py). So a forged result is either no drawing, and fails, or is
+itself a drawing: of what it shows. What a program does choose, as any program may, is what its marks are called (line,
+bar, legend) and which numbers its axes stand for; a bar must then be a rectangle, a pie slice round, an axes must hold
+paint of its own.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
-import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from vlrft.rewards.chart.commands import Array, Codes, Frame, NotADrawingError, Op, Page, Path, TooLargeError
+from vlrft.rewards.chart.marks import is_placed, moved, places
+from vlrft.rewards.chart.raster import Work, are_there
+from vlrft.rewards.chart.sampling import FAINTEST, MIN_ALPHA
+from vlrft.rewards.chart.schema import checked
+from vlrft.rewards.chart.visibility import Shown, shown
+
+__all__ = ["KINDS", "NotADrawingError", "TooLargeError", "layout", "read"]
 
 KINDS = ("line", "bar", "barh", "wedge", "patch", "scatter", "lines", "area", "marks", "contour", "mesh", "image")
 """Roles of owners that make a series."""
 
-MAX_PAGES, MAX_OPS, MAX_AXES, MAX_SIDE = 16, 50_000, 256, 16_384
-MAX_IMAGE_PIXELS = 2**24
 MAX_COLOURS = 24
 """Distinct colours that one series lists; of more, evenly chosen ones."""
 POOL = 16
 """Side of the grid of mean colours that stands for an image's values."""
 
-_GAP = 1e9
-_FAR = 1e12
+_FRAMED = 5
+"""Strokes of a frame that are looked at: the last ones, which are its sides."""
 
-
-class NotADrawingError(ValueError):
-    """The result that came out of the sandbox does not describe paint."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where an axes lies, in pixels, and what its sides stand for."""
-
-    box: tuple[float, ...]
-    slot: tuple[float, ...]
-    x: tuple[str, float, float]
-    y: tuple[str, float, float]
-
-    def data(self, pixels: Array) -> Array:
-        """Pixels to data; to fractions of the frame where its scale is not linear or logarithmic."""
-        x0, y0, x1, y1 = self.box
-        across = (pixels[:, 0] - x0) / max(x1 - x0, 1e-9)
-        up = (pixels[:, 1] - y0) / max(y1 - y0, 1e-9)
-        return np.stack([_unscaled(across, self.x), _unscaled(up, self.y)], axis=1)
+Seen = tuple[Op, Shown]
+"""A command that shows, and which of its marks do."""
 
 
 def read(pages: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The elements of all pages together (elements.py has their form). Raises NotADrawingError."""
+    """The elements of all pages together (elements.py has their form).
+
+    Raises NotADrawingError, and TooLargeError among those where there is more than is read.
+    """
     made: dict[str, list[Any]] = {name: [] for name in ("text", "type", "layout", "colour", "legend", "data")}
-    if len(pages) > MAX_PAGES:
-        raise NotADrawingError(f"{len(pages)} figures")
-    for page in pages:
-        try:
-            _read_page(page, made)
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError, zlib.error) as error:
-            raise NotADrawingError(f"{type(error).__name__}: {str(error)[:200]}") from error
+    work = Work()
+    for page in checked(pages):
+        _read_page(page, made, work)
     return made
 
 
-def _read_page(page: Mapping[str, Any], made: dict[str, list[Any]]) -> None:
-    width, height = (_number(side, MAX_SIDE) for side in page["size"])
-    frames = [_frame(axes) for axes in page["axes"]]
-    if len(frames) > MAX_AXES or len(page["ops"]) > MAX_OPS or min(width, height) < 1:
-        raise ValueError("too large, or without a canvas")
-    images = [op["shape"] for op in page["ops"] if op["op"] == "image"]
-    if sum(_number(h, MAX_SIDE) * _number(w, MAX_SIDE) for h, w in images) > MAX_IMAGE_PIXELS:
-        raise ValueError("too many image pixels")
-    owners = [(str(role), int(axes), int(series)) for role, axes, series in page["owners"]]
-    series: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
+def _read_page(page: Page, made: dict[str, list[Any]], work: Work) -> None:
+    series: dict[tuple[str, int, int], list[Seen]] = {}
     painted: set[int] = set()
-    for op in page["ops"]:
-        role, axes, number = owners[_index(op["owner"], owners)]
-        if not _visible(op, (0.0, 0.0, width, height)):
+    seen = shown(page, _judged(page), work)
+    for op, shows in zip(page.ops, seen, strict=True):
+        if shows is False:
             continue
+        role, axes, number = page.owners[op.owner]
         if axes >= 0:
-            painted.add(_index(axes, frames))
-        if op["op"] == "text":
-            made["legend" if role == "legend" else "text"].append(" ".join(str(op["text"]).split()))
+            painted.add(axes)
+        if op.kind == "text":
+            made["legend" if role == "legend" else "text"].append(" ".join(op.text.split()))
         elif role in KINDS and axes >= 0:
-            series.setdefault((role, axes, number), []).append(op)
-    made["layout"] += layout([frames[i].slot for i in sorted(painted)], width, height)
+            series.setdefault((role, axes, number), []).append((op, shows))
+    made["layout"] += layout([page.frames[i].slot for i in sorted(painted)], page.width, page.height)
     for (role, axes, _), ops in series.items():
-        kind, points = _series(role, ops, frames[axes])
+        kind, points = _series(role, ops, page.frames[axes])
         made["type"].append(kind)
         made["colour"] += [[kind, colour] for colour in _colours(ops)]
         if len(points):
             made["data"].append({"type": kind, "points": points.tolist()})
+
+
+def _judged(page: Page) -> list[int]:
+    """The commands that make elements: texts, series, and of each axes the last strokes of its frame.
+
+    A frame's ticks and grid are many and say no more than that the axes is there.
+    """
+    made, framed = [], Counter[int]()
+    for i in range(len(page.ops) - 1, -1, -1):
+        op = page.ops[i]
+        role, axes, _ = page.owners[op.owner]
+        if op.kind == "text" or (axes >= 0 and role in KINDS):
+            made.append(i)
+        elif axes >= 0 and op.kind == "path" and framed[axes] < _FRAMED:
+            framed[axes] += 1
+            made.append(i)
+    return made[::-1]
 
 
 def layout(slots: Sequence[Sequence[float]], width: float, height: float) -> list[list[int]]:
@@ -123,196 +115,135 @@ def _ranks(values: Sequence[float], tolerance: float) -> list[int]:
     return ranks
 
 
-def _series(role: str, ops: Sequence[Mapping[str, Any]], frame: _Frame) -> tuple[str, Array]:
+def _series(role: str, ops: Sequence[Seen], frame: Frame) -> tuple[str, Array]:
     """(kind of chart, rows of numbers) of the marks that belong together."""
     if role == "wedge":
         return _pie(ops)
     if role in ("bar", "barh"):
         return _bars(role, ops, frame)
     if role in ("mesh", "image"):
-        return role, np.concatenate([_cells(op) for op in ops])
-    paths = [op for op in ops if op["op"] == "path"]
+        return role, np.concatenate([_cells(op) for op, _ in ops])
+    paths = [one for one in ops if one[0].kind == "path"]
     if role == "line" and not paths:
         role = "scatter"  # markers alone look the same, whoever drew them
-    pixels = np.concatenate([_marks(op) for op in (paths or ops)])
-    return role, frame.data(pixels)
+    pixels = np.concatenate([_marks(op, shows) for op, shows in (paths or ops)])
+    return role, _data(frame, pixels)
 
 
-def _marks(op: Mapping[str, Any]) -> Array:
-    """Pixels of the marks of one command: a path's points, markers' places, outlines of what has none."""
-    if op["op"] == "path":
-        return _vertices(op["path"])
-    places = _rows(op["at"])
-    if len(places) > 1 or _off_origin(places):
-        return places
-    if op["op"] == "markers":  # how Matplotlib draws a collection of one outline
-        return _vertices(op["path"])
-    matrix = op["matrices"][0]
-    moved = [_vertices(path) for path in op["paths"]]
-    pixels = np.concatenate(moved) if moved else np.zeros((0, 2))
-    a, b, c, d, e, f = (_number(m, _FAR) for m in matrix)
-    at = places[0] if len(places) else np.zeros(2)
-    return np.stack([pixels @ np.array([a, c]) + e, pixels @ np.array([b, d]) + f], axis=1) + at
+def _data(frame: Frame, pixels: Array) -> Array:
+    """Pixels to data; to fractions of the frame where its scale is not linear or logarithmic."""
+    x0, y0, x1, y1 = frame.box
+    across = (pixels[:, 0] - x0) / max(x1 - x0, 1e-9)
+    up = (pixels[:, 1] - y0) / max(y1 - y0, 1e-9)
+    return np.stack([_unscaled(across, frame.x), _unscaled(up, frame.y)], axis=1)
 
 
-def _off_origin(places: Array) -> bool:
-    return bool(len(places) and np.abs(places).max() > 0)
+def _marks(op: Op, shows: Shown) -> Array:
+    """Pixels of the marks of one command: a path's points, the places of those marks that show, or their outlines."""
+    if op.kind not in ("markers", "many"):
+        return _vertices(op.path)
+    if is_placed(op):
+        return places(op)[np.flatnonzero(shows)]
+    if op.kind == "markers":  # how Matplotlib draws a collection of one outline
+        return _vertices(op.path)
+    outlines = np.repeat(np.arange(len(op.lengths)), op.lengths)
+    kept = are_there(op.path.points)
+    if op.path.codes is not None:
+        kept &= op.path.codes != 79
+    if not isinstance(shows, bool):
+        kept &= shows[outlines]
+    pixels = moved(op.path.points[kept], op.matrices[outlines[kept] % len(op.matrices)])
+    return pixels + op.at[0] if len(op.at) else pixels
 
 
-def _bars(role: str, ops: Sequence[Mapping[str, Any]], frame: _Frame) -> tuple[str, Array]:
+def _bars(role: str, ops: Sequence[Seen], frame: Frame) -> tuple[str, Array]:
     """Rows of (place, start, end), in data; patches where one is no upright rectangle."""
     rows = []
-    for op in ops:
-        corners = _vertices(op["path"]) if op["op"] == "path" else np.zeros((0, 2))
+    for op, _ in ops:
+        corners = _vertices(op.path) if op.kind == "path" else np.zeros((0, 2))
         low, high = (corners.min(axis=0), corners.max(axis=0)) if len(corners) else (np.zeros(2), np.zeros(2))
-        on_edges = np.isclose(corners, low, atol=0.01) | np.isclose(corners, high, atol=0.01)
+        on_edges = (np.abs(corners - low) <= 0.01) | (np.abs(corners - high) <= 0.01)
         if not 4 <= len(corners) <= 5 or not on_edges.all():
-            return "patch", frame.data(np.concatenate([_marks(op) for op in ops]))
-        (x0, y0), (x1, y1) = frame.data(np.stack([low, high]))
-        rows.append([(x0 + x1) / 2, y0, y1] if role == "bar" else [(y0 + y1) / 2, x0, x1])
-    return role, np.array(rows)
+            return "patch", _data(frame, np.concatenate([_marks(*one) for one in ops]))
+        rows.append([low, high])
+    (x0, y0), (x1, y1) = (_data(frame, np.array(side)).T for side in zip(*rows, strict=True))
+    across = [(x0 + x1) / 2, y0, y1] if role == "bar" else [(y0 + y1) / 2, x0, x1]
+    return role, np.stack(across, axis=1)
 
 
-def _pie(ops: Sequence[Mapping[str, Any]]) -> tuple[str, Array]:
+def _pie(ops: Sequence[Seen]) -> tuple[str, Array]:
     """The share of each slice by its painted area; slices must have curves."""
     areas = []
-    for op in ops:
-        points, codes = op["path"]
+    for op, _ in ops:
+        codes = op.path.codes
         if codes is None or 4 not in codes:
             return "patch", np.zeros((0, 1))
-        areas.append(_area(_rows(points), codes))
+        areas.append(_area(op.path.points, codes))
     total = sum(areas)
     return "pie", np.array([[a / total] for a in areas]) if total > 0 else np.zeros((0, 1))
 
 
-def _area(points: Array, codes: Sequence[int]) -> float:
-    """Area within one outline of straight lines and cubic curves (each code 4 starts or continues a curve)."""
-    outline: list[Array] = []
-    i = 0
-    steps = np.linspace(0.0, 1.0, 9)[1:, None]
-    while i < len(codes):
-        if codes[i] == 4 and outline and i + 2 < len(codes):
-            p0, (p1, p2, p3) = outline[-1], points[i : i + 3]
-            curve = (
-                (1 - steps) ** 3 * p0
-                + 3 * (1 - steps) ** 2 * steps * p1
-                + 3 * (1 - steps) * steps**2 * p2
-                + steps**3 * p3
-            )
-            outline += list(curve)
-            i += 3
-            continue
-        if codes[i] != 79:
-            outline.append(points[i])
-        i += 1
-    shape = np.array(outline)
-    ahead = np.roll(shape, -1, axis=0)
-    return abs(float((shape[:, 0] * ahead[:, 1] - shape[:, 1] * ahead[:, 0]).sum())) / 2
+def _area(points: Array, codes: Codes) -> float:
+    """Area within one outline of straight lines and cubic curves, exactly."""
+    kept = (codes != 79) & are_there(points)
+    points, codes = points[kept], codes[kept]
+    on = np.flatnonzero(codes == 4)[::3]
+    on = on[on + 3 <= len(points)]
+    ends = np.ones(len(points), dtype=bool)
+    ends[on] = ends[on + 1] = False
+    corners = points[ends]
+    total = _cross(corners, np.roll(corners, -1, axis=0)).sum()
+    p0, p1, p2, p3 = (points[on + i] for i in (-1, 0, 1, 2))
+    # What a curve has beyond its chord: Green's theorem over its Bernstein form.
+    curved = 6 * _cross(p0, p1) + 3 * _cross(p0, p2) + 3 * _cross(p1, p2) + 3 * _cross(p1, p3) + 6 * _cross(p2, p3)
+    total += (curved / 10 - 0.9 * _cross(p0, p3)).sum()
+    return abs(float(total)) / 2
 
 
-def _cells(op: Mapping[str, Any]) -> Array:
+def _cross(a: Array, b: Array) -> Array:
+    made: Array = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return made
+
+
+def _cells(op: Op) -> Array:
     """Colours as values: of every cell of a mesh, of a grid of POOL x POOL means of an image; rows of (r, g, b)."""
-    if op["op"] == "mesh":
-        return np.array([c[:3] for c in op["fills"]], dtype=float).reshape(-1, 3)
-    if op["op"] != "image":
+    if op.kind == "mesh":
+        return op.fills[:, :3]
+    if op.pixels is None:
         return np.zeros((0, 3))
-    pixels = image_pixels(op)[..., :3] / 255.0
-    bands = [np.array_split(band, POOL, axis=1) for band in np.array_split(pixels, POOL, axis=0)]
-    return np.array([c.mean(axis=(0, 1)) if c.size else np.ones(3) for band in bands for c in band])
+    bands = [np.array_split(band, POOL, axis=1) for band in np.array_split(op.pixels[..., :3], POOL, axis=0)]
+    return np.array([c.mean(axis=(0, 1)) / 255.0 if c.size else np.ones(3) for band in bands for c in band])
 
 
-def image_pixels(op: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """uint8 [height, width, 4] of an image command. Raises ValueError."""
-    height, width = (int(_number(side, MAX_SIDE)) for side in op["shape"])
-    unpacker = zlib.decompressobj()
-    try:
-        raw = unpacker.decompress(base64.b64decode(op["pixels"], validate=True), 4 * height * width + 1)
-    except (binascii.Error, zlib.error) as error:
-        raise ValueError(f"image: {error}") from error
-    return np.frombuffer(raw, dtype=np.uint8).reshape(height, width, 4)
-
-
-def _colours(ops: Sequence[Mapping[str, Any]]) -> list[str]:
+def _colours(ops: Sequence[Seen]) -> list[str]:
     """Distinct colours of a series as painted on white, in order: fills where there are any, else strokes."""
-    seen: dict[str, None] = {}
-    for op in ops:
-        if op["op"] in ("mesh", "image"):
-            mean = _cells(op).mean(axis=0)
-            inks: list[Any] = [[*mean, 1.0]]
-        elif op["op"] == "many":
-            inks = [c for c in op["fills"] if _inked(c)] or [c for c in op["edges"] if _inked(c)]
-        else:
-            inks = [op["fill"] if _inked(op.get("fill")) else op.get("edge")]
-        for ink in inks:
-            r, g, b, a = (_number(part, 1.0) for part in ink)
-            seen["#" + "".join(f"{round(255 * (max(0.0, c) * a + 1.0 - a)):02x}" for c in (r, g, b))] = None
-    names = list(seen)
-    return (
-        names
-        if len(names) <= MAX_COLOURS
-        else [names[i] for i in np.linspace(0, len(names) - 1, MAX_COLOURS).astype(int)]
-    )
+    inks = [np.reshape(_inks(op, shows), (-1, 4)) for op, shows in ops]
+    if not any(map(len, inks)):
+        return []
+    rows = np.concatenate(inks)
+    r, g, b = np.rint(255 * (rows[:, :3] * rows[:, 3:] + 1.0 - rows[:, 3:])).astype(int).T
+    codes = r << 16 | g << 8 | b
+    distinct = codes[np.sort(np.unique(codes, return_index=True)[1])]
+    if len(distinct) > MAX_COLOURS:
+        distinct = distinct[np.linspace(0, len(distinct) - 1, MAX_COLOURS).astype(int)]
+    return [f"#{code:06x}" for code in distinct]
 
 
-def _visible(op: Mapping[str, Any], canvas: tuple[float, float, float, float]) -> bool:
-    """Does the command leave paint on the canvas, within its clip?"""
-    kind = op["op"]
-    region = canvas if op.get("box") is None else _overlap(canvas, [_number(n, _FAR) for n in op["box"]])
-    if kind == "text":
-        (place,) = _rows(op["at"])
-        reach = 2.0 * len(str(op["text"])) * _number(op["font"]["size"], 1000.0)
-        near = all(-reach <= p <= side + reach for p, side in zip(place, canvas[2:], strict=True))
-        return near and bool(str(op["text"]).strip()) and _inked(op.get("edge")) and op["font"]["size"] >= 1
-    if kind == "image":
-        return image_pixels(op)[..., 3].any().item() and _touches(_rows(op["at"]), region, max(op["shape"]))
-    if kind == "mesh":
-        return any(_inked(c) for c in op["fills"]) and _touches(_rows(op["at"]), region)
-    if kind == "many":
-        stroked = any(_inked(c) for c in op["edges"]) and any(_number(w, _FAR) > 0 for w in op["widths"])
-        shapes = [_vertices(path) for path in op["paths"]]
-        grown = max(abs(_number(m, _FAR)) for matrix in op["matrices"] for m in matrix[:4])
-        sized = any(_sized(shape * grown, stroked) for shape in shapes)
-        return sized and (stroked or any(_inked(c) for c in op["fills"])) and _touches(_marks(op), region, 1.0)
-    if kind not in ("path", "markers"):
-        raise ValueError(f"no such command: {kind!r}")
-    stroked = _inked(op.get("edge")) and _number(op["width"], _FAR) > 0
-    shape = _vertices(op["path"])
-    inked = _sized(shape, stroked) and (stroked or _inked(op.get("fill")))
-    return inked and _touches(_marks(op), region, 1.0)
-
-
-def _sized(shape: Array, stroked: bool) -> bool:
-    """Has an outline any extent that ink could show: length for a stroke, both sides for a fill?"""
-    if not len(shape):
-        return False
-    extent = np.ptp(shape, axis=0)
-    return bool((extent.max() if stroked else extent.min()) > 0.01)
-
-
-def _inked(colour: Any) -> bool:
-    return colour is not None and _number(colour[3], 1.0) > 0.01
-
-
-def _touches(points: Array, region: Sequence[float] | None, slack: float = 0.0) -> bool:
-    if region is None or not len(points):
-        return False
-    low, high = points.min(axis=0) - slack, points.max(axis=0) + slack
-    return bool(low[0] <= region[2] and high[0] >= region[0] and low[1] <= region[3] and high[1] >= region[1])
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float, float] | None:
-    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
-    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
-
-
-def _frame(axes: Mapping[str, Any]) -> _Frame:
-    box, slot = (tuple(_number(n, _FAR) for n in axes[key]) for key in ("frame", "slot"))
-    if len(box) != 4 or len(slot) != 4:
-        raise ValueError("an axes is not a box")
-    sides = [(str(axes[k][0]), _number(axes[k][1], 1e300), _number(axes[k][2], 1e300)) for k in ("x", "y")]
-    # Shrunk by its aspect, an axes lies within its slot; a slot that does not hold it is not where it was painted.
-    inside = slot[0] - 2 <= box[0] and slot[1] - 2 <= box[1] and box[2] <= slot[2] + 2 and box[3] <= slot[3] + 2
-    return _Frame(box, slot if inside else box, sides[0], sides[1])
+def _inks(op: Op, shows: Shown) -> Sequence[Any] | Array:
+    """The colours, [r, g, b, alpha], that a command's visible marks are painted with."""
+    least = MIN_ALPHA.get(op.kind, FAINTEST)
+    if op.kind in ("mesh", "image"):
+        return [[*_cells(op).mean(axis=0), 1.0]]
+    if op.kind == "many":
+        marked = np.flatnonzero(shows)
+        for inks in (op.fills, op.edges):
+            used = inks[np.unique(marked % len(inks))] if len(inks) else inks
+            if (used[:, 3] >= least).any():
+                return used[used[:, 3] >= least]
+        return []
+    filled = op.fill is not None and op.fill[3] >= least
+    ink = op.fill if filled else op.edge
+    return [] if ink is None else [ink]
 
 
 def _unscaled(share: Array, side: tuple[str, float, float]) -> Array:
@@ -320,36 +251,13 @@ def _unscaled(share: Array, side: tuple[str, float, float]) -> Array:
     if scale == "linear":
         return low + share * (high - low)
     if scale == "log" and low > 0 and high > 0:
-        return np.exp(np.clip(math.log(low) + share * (math.log(high) - math.log(low)), -690.0, 690.0))
+        return np.exp(np.clip(math.log(low) + share * (math.log(high) - math.log(low)), -230.0, 230.0))
     return share
 
 
-def _vertices(path: Any) -> Array:
+def _vertices(path: Path) -> Array:
     """Points of a path without its gaps and without the closing point that stands for none."""
-    points, codes = path
-    rows = _rows(points)
-    if codes is not None:
-        if len(codes) != len(rows):
-            raise ValueError("a path's codes and points differ in number")
-        rows = rows[np.asarray(codes) != 79]
-    kept: Array = rows[(np.abs(rows) < _GAP).all(axis=1)]
-    return kept
-
-
-def _rows(values: Any) -> Array:
-    rows = np.asarray(values, dtype=float).reshape(-1, 2)
-    if not np.isfinite(rows).all():
-        raise ValueError("a coordinate is not finite")
-    return rows
-
-
-def _number(value: Any, limit: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= limit:
-        raise ValueError(f"{str(value)[:40]!r} is not a number up to {limit:g}")
-    return float(value)
-
-
-def _index(value: Any, of: Sequence[Any]) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(of):
-        raise IndexError(f"{str(value)[:40]!r} names none of {len(of)}")
-    return value
+    kept = are_there(path.points)
+    if path.codes is not None:
+        kept &= path.codes != 79
+    return path.points[kept]

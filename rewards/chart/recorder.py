@@ -11,6 +11,7 @@ turned back into data by its frame: `{"frame", "slot", "x": [scale, low, high], 
 from __future__ import annotations
 
 import base64
+import math
 import types
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import FigureCanvasBase, register_backend
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.container import BarContainer
@@ -30,6 +32,14 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Wedge
 from matplotlib.spines import Spine
+from matplotlib.transforms import Affine2D, Bbox
+
+from vlrft.rewards.chart import as_json
+
+CANVAS = 2**22
+"""Pixels of the largest page."""
+_LONGEST_SIDE = 2**23
+"""Pixels beyond which Matplotlib would refuse to paint."""
 
 _ROLES: tuple[tuple[type[Artist], str], ...] = (
     (Line2D, "line"),
@@ -51,7 +61,9 @@ class Recorder(RendererAgg):
         self.clips: list[list[Any]] = []
         self.stack: list[int] = [0]
         self._clip_of: dict[bytes, int] = {}
-        super().__init__(width, height, dpi)  # type: ignore[no-untyped-call]
+        super().__init__(1, 1, dpi)  # type: ignore[no-untyped-call]  # nothing is painted: no room for pixels
+        self.width, self.height = width, height
+        self.bbox = Bbox.from_bounds(0, 0, width, height)
 
     def _update_methods(self) -> None:
         """Agg would bind its own painting functions here."""
@@ -69,7 +81,7 @@ class Recorder(RendererAgg):
     def stop_filter(self, post_processing: Any) -> None: ...
 
     def draw_path(self, gc: Any, path: Any, transform: Any, rgbFace: Any = None) -> None:
-        self._add("path", gc, path=_path(path, transform), fill=_rgba(rgbFace, gc))
+        self._add("path", gc, path=as_json.path(path, transform), fill=as_json.rgba(rgbFace, gc))
 
     def draw_markers(
         self,
@@ -80,8 +92,11 @@ class Recorder(RendererAgg):
         trans: Any,
         rgbFace: Any = None,
     ) -> None:
-        places = _points(trans.transform(path.vertices))
-        self._add("markers", gc, path=_path(marker_path, marker_trans), at=places, fill=_rgba(rgbFace, gc))
+        places = trans.transform(path.vertices)
+        chosen = as_json.told_apart(places)
+        at = as_json.points(places if chosen is None else places[chosen])
+        fill = as_json.rgba(rgbFace, gc)
+        self._add("markers", gc, path=as_json.path(marker_path, marker_trans), at=at, fill=fill)
 
     def draw_path_collection(
         self,
@@ -103,20 +118,32 @@ class Recorder(RendererAgg):
     ) -> None:
         if not len(paths):
             return  # Matplotlib asks so whether hatch colours are taken
-        moved = offset_trans.transform(np.asarray(offsets)) if len(offsets) else np.zeros((0, 2))
+        places = offset_trans.transform(np.asarray(offsets)) if len(offsets) else np.zeros((0, 2))
         master = np.asarray(master_transform.get_matrix())
-        matrices = [master @ np.asarray(m) for m in all_transforms]
+        matrices = [master @ np.asarray(m) for m in all_transforms] or [master]
+        turns = [paths, matrices, facecolors, edgecolors, np.atleast_1d(linewidths), linestyles]
+        turns.append([] if hatchcolors is None else np.reshape(hatchcolors, (-1, 4)))
+        chosen = as_json.told_apart(places, *turns)
+        if chosen is not None:
+            places = places[chosen]
+            turns = [one if len(one) < 2 else [one[i] for i in chosen] for one in turns]
+        paths, matrices, fills, edges, widths, styles, hatches = turns
+        if len(matrices) == 1 and any(len(p.vertices) > as_json.LONG for p in paths):
+            drawn = [as_json.path(p, Affine2D(matrices[0])) for p in paths]
+            matrices = [np.eye(3)]
+        else:
+            drawn = [as_json.path(p, None) for p in paths]
         self._add(
             "many",
             gc,
-            paths=[_path(p, None) for p in paths],
-            matrices=[_numbers(m[:2].T.ravel()) for m in matrices] or [_numbers(master[:2].T.ravel())],
-            at=_points(moved),
-            fills=[_rgba(c, None) for c in np.atleast_2d(facecolors)] if len(facecolors) else [],
-            edges=[_rgba(c, None) for c in np.atleast_2d(edgecolors)] if len(edgecolors) else [],
-            widths=_numbers(np.atleast_1d(linewidths)),
-            dashes=[_dash(offset, pattern) for offset, pattern in linestyles],
-            hatch_colours=[] if hatchcolors is None else [_rgba(c, None) for c in np.reshape(hatchcolors, (-1, 4))],
+            paths=drawn,
+            matrices=[as_json.numbers(m[:2].T.ravel()) for m in matrices],
+            at=as_json.points(places),
+            fills=as_json.rgbas(fills),
+            edges=as_json.rgbas(edges),
+            widths=as_json.numbers(widths),
+            dashes=[as_json.dash(offset, pattern) for offset, pattern in styles],
+            hatch_colours=as_json.rgbas(hatches),
         )
 
     def draw_quad_mesh(
@@ -133,14 +160,20 @@ class Recorder(RendererAgg):
         edgecolors: Any,
     ) -> None:
         corners = master_transform.transform(np.asarray(coordinates).reshape(-1, 2))
-        fills = [_rgba(c, None) for c in np.asarray(facecolors).reshape(-1, 4)]
-        self._add("mesh", gc, shape=[int(meshHeight), int(meshWidth)], at=_points(corners), fills=fills)
+        fills = np.asarray(facecolors).reshape(-1, 4)
+        if len(fills) == 1:
+            fills = np.repeat(fills, meshHeight * meshWidth, axis=0)
+        corners, fills = as_json.mesh(
+            corners.reshape(meshHeight + 1, meshWidth + 1, 2), fills.reshape(meshHeight, meshWidth, 4)
+        )
+        at = as_json.points(corners, keep=True)
+        self._add("mesh", gc, shape=list(fills.shape[:2]), at=at, fills=as_json.rgbas(fills))
 
     def draw_gouraud_triangles(self, gc: Any, triangles_array: Any, colors_array: Any, transform: Any) -> None:
         """Each triangle in the mean of its corners' colours."""
         for corners, colours in zip(triangles_array, colors_array, strict=False):
-            path = [_points(transform.transform(corners)), None]
-            self._add("path", gc, path=path, fill=_rgba(np.asarray(colours).mean(axis=0), None), edge=None)
+            path = [as_json.points(transform.transform(corners)), None]
+            self._add("path", gc, path=path, fill=as_json.rgba(np.asarray(colours).mean(axis=0), None), edge=None)
 
     def draw_image(self, gc: Any, x: float, y: float, im: Any, transform: Any = None) -> None:
         pixels = np.ascontiguousarray(im, dtype=np.uint8)
@@ -172,20 +205,20 @@ class Recorder(RendererAgg):
         raise RuntimeError("text.usetex needs a LaTeX process, and the sandbox starts none")
 
     def _add(self, kind: str, gc: Any, **fields: Any) -> None:
-        rectangle = gc.get_clip_rectangle()
+        rectangle, hatch = gc.get_clip_rectangle(), gc.get_hatch()
         op = {
             "op": kind,
             "owner": self.stack[-1],
-            "edge": _rgba(gc.get_rgb(), None) if gc.get_linewidth() > 0 or kind in ("text", "image") else None,
+            "edge": as_json.rgba(gc.get_rgb(), None) if gc.get_linewidth() > 0 or kind in ("text", "image") else None,
             "width": float(gc.get_linewidth()),
-            "dash": _dash(*gc.get_dashes()),
+            "dash": as_json.dash(*gc.get_dashes()),
             "cap": str(gc.get_capstyle()),
             "join": str(gc.get_joinstyle()),
-            "hatch": gc.get_hatch(),
-            "hatch_colour": _rgba(gc.get_hatch_color(), None) if gc.get_hatch() else None,
+            "hatch": hatch[:16] if hatch else None,
+            "hatch_colour": as_json.rgba(gc.get_hatch_color(), None) if hatch else None,
             "snap": gc.get_snap(),
             "smooth": bool(gc.get_antialiased()),
-            "box": None if rectangle is None else _numbers(rectangle.extents),
+            "box": None if rectangle is None else as_json.numbers(rectangle.extents),
             "clip": self._clip(*gc.get_clip_path()),
         }
         self.ops.append({key: value for key, value in {**op, **fields}.items() if value is not None})
@@ -193,7 +226,7 @@ class Recorder(RendererAgg):
     def _clip(self, path: Any, transform: Any) -> int | None:
         if path is None:
             return None
-        made = _path(path, transform)
+        made = as_json.path(path, transform)
         key = repr(made).encode()
         if key not in self._clip_of:
             self._clip_of[key] = len(self.clips)
@@ -201,12 +234,54 @@ class Recorder(RendererAgg):
         return self._clip_of[key]
 
 
-GAP = 1e9
-"""Coordinate of a point that is not there; far outside every canvas."""
+class _Canvas(FigureCanvasBase):
+    """What Matplotlib saves a figure with where more, or less, than its canvas is asked for."""
+
+    def print_recorded(self, made: Any, **_kwargs: Any) -> None:
+        """The page into the list `made`."""
+        page = _drawn(self.figure)[0]  # first: Matplotlib may only want to know the renderer, and end it there
+        made.append(page)
 
 
-def page(figure: Figure) -> dict[str, Any]:
-    """Draw `figure` into a recorder and return its page."""
+register_backend("recorded", _Canvas, "paint commands")
+_print_figure = FigureCanvasBase.print_figure
+"""Matplotlib's own, before saving is replaced."""
+
+
+def page(figure: Figure, *, tight: bool = False) -> dict[str, Any]:
+    """Draw `figure` into a recorder and return its page.
+
+    A very large figure is drawn at fewer dots per inch. tight: with what it has beyond its own canvas, as Matplotlib
+    saves it with `bbox_inches="tight"`; empty margins stay.
+    """
+    pixels, dpi = figure.bbox.width * figure.bbox.height, figure.dpi
+    if not max(figure.bbox.size) < _LONGEST_SIDE:
+        raise ValueError(f"a figure of {figure.bbox.width:g} x {figure.bbox.height:g} pixels is too large")
+    try:
+        if pixels > CANVAS:
+            figure.dpi = dpi * math.sqrt(CANVAS / pixels)
+        made, recorder = _drawn(figure)
+        return _enlarged(figure, recorder, made) if tight else made
+    finally:
+        figure.dpi = dpi
+
+
+def _enlarged(figure: Figure, recorder: Recorder, made: dict[str, Any]) -> dict[str, Any]:
+    """The page `made`, or that of a larger canvas where something lies outside."""
+    own = Bbox.from_extents(0, 0, *figure.bbox_inches.size)
+    around = Bbox.union([own, figure.get_tightbbox(recorder)])
+    beyond = np.abs(np.subtract(around.extents, own.extents)).max() * figure.dpi
+    if beyond < 1 or not np.isfinite(beyond):
+        return made
+    shrink = min(1.0, math.sqrt(CANVAS / (around.width * around.height)) / figure.dpi)
+    pages: list[dict[str, Any]] = []
+    sink: Any = pages  # Matplotlib hands on what it is to write to
+    _print_figure(figure.canvas, sink, format="recorded", dpi=figure.dpi * shrink, bbox_inches=around)
+    return pages[0]
+
+
+def _drawn(figure: Figure) -> tuple[dict[str, Any], Recorder]:
+    """(page, its recorder) of the figure as it is."""
     width, height = figure.bbox.size
     recorder = Recorder(width, height, figure.dpi)
     owners: list[list[Any]] = [["figure", -1, -1]]
@@ -227,14 +302,15 @@ def page(figure: Figure) -> dict[str, Any]:
     finally:
         for artist in wrapped:
             del artist.draw
-    return {
-        "size": [int(width), int(height)],
+    made = {
+        "size": [max(1, int(width)), max(1, int(height))],
         "dpi": float(figure.dpi),
         "axes": [_frame(one, figure) for one in axes],
         "owners": owners,
         "clips": recorder.clips,
         "ops": recorder.ops,
     }
+    return made, recorder
 
 
 def _all_axes(figure: Figure) -> list[Axes]:
@@ -291,44 +367,8 @@ def _frame(axes: Axes, figure: Figure) -> dict[str, Any]:
     slot = figure.transSubfigure.transform_bbox(axes.get_position(original=True))
     rectilinear = axes.name == "rectilinear"
     return {
-        "frame": _numbers(axes.bbox.extents),
-        "slot": _numbers(slot.extents),
+        "frame": as_json.numbers(axes.bbox.extents),
+        "slot": as_json.numbers(slot.extents),
         "x": [axes.get_xscale() if rectilinear else "none", *map(float, axes.get_xlim())],
         "y": [axes.get_yscale() if rectilinear else "none", *map(float, axes.get_ylim())],
     }
-
-
-def _path(path: Any, transform: Any) -> list[Any]:
-    """[points, codes or None]; curves stay curves."""
-    if transform is not None:
-        path = transform.transform_path(path)
-    codes = None if path.codes is None else [int(c) for c in path.codes]
-    return [_points(path.vertices, keep=True), codes]
-
-
-def _points(values: Any, *, keep: bool = False) -> list[list[float]]:
-    """Rows of two numbers to a thousandth of a pixel. Gaps (not finite) go, or stay as a number that says so."""
-    rows: Any = np.asarray(np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)).reshape(-1, 2)
-    finite = np.isfinite(rows).all(axis=1)
-    kept = np.where(finite[:, None], rows, GAP) if keep else rows[finite]
-    made: list[list[float]] = np.clip(kept, -GAP, GAP).round(4).tolist()
-    return made
-
-
-def _numbers(values: Any) -> list[float]:
-    return [float(v) for v in np.nan_to_num(np.asarray(values, dtype=float), nan=0.0, posinf=GAP, neginf=-GAP)]
-
-
-def _dash(offset: Any, pattern: Any) -> list[Any] | None:
-    return None if pattern is None else [float(offset or 0.0), _numbers(pattern)]
-
-
-def _rgba(colour: Any, gc: Any) -> list[float] | None:
-    """Four parts in 0 to 1; the graphics context's alpha wins where it is forced."""
-    if colour is None:
-        return None
-    parts = [float(c) for c in np.clip(np.asarray(colour, dtype=float).ravel()[:4], 0.0, 1.0)]
-    parts += [1.0] * (4 - len(parts))
-    if gc is not None and (gc.get_forced_alpha() or len(np.ravel(colour)) < 4):
-        parts[3] = float(gc.get_alpha())
-    return [round(c, 4) for c in parts]

@@ -3,12 +3,16 @@
 What holds it: a fork of a warm server process (server.py) per program, in a session of its own, with an empty private
 folder; Landlock lets it read Python and its packages, and write that folder, nothing else; a seccomp filter kills it
 when it tries to start a process, open a socket, trace or signal another; limits on wall and processor time, memory,
-file size, open files, folder and result; afterwards its whole process group is killed. The server starts with a clean
-environment and proves at its start that both Landlock and seccomp bind. Where they do not, nothing runs
-(SandboxUnavailable) unless the caller says `allow_unsandboxed=True`. Linux on x86_64 or aarch64, root or not, needs no
-privilege. bubblewrap is not used: Landlock and seccomp cover what it would add.
+file size, open files, folder and result; afterwards its whole process group is killed. Where bubblewrap is installed
+and works, the server itself runs within it (bubblewrap.py). Where there is bubblewrap but no Landlock, each child gets
+a private view of the file system in its place (mounts.py): it then can list and read what bubblewrap shows, the folders
+of the interpreter included, but none of what lies in the base folder. The server starts with a clean environment and
+proves at its start that what there is binds. Where there is neither, or no seccomp, nothing runs (SandboxUnavailable)
+unless the caller says `allow_unsandboxed=True`. Linux on x86_64 or aarch64, root or not, needs no privilege.
 
-Left open: the existence, size and times of a path can be asked for, and processor caches are shared.
+Left open: without bubblewrap, the existence, size and times of a path can be asked for; files that a program removes
+while it holds them open or mapped count against their number and its memory, not against its folder; processor caches
+are shared.
 """
 
 from __future__ import annotations
@@ -16,19 +20,21 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MAGIC = b"VLRFTCH1"
-RESULT_BYTES = 16 * 2**20
+from vlrft.rewards.chart.frame import PICTURE_BYTES, RESULT_BYTES, unpack
+
 START_SECONDS = 120.0
 MEMORY_MIB = 1024
 """What a program may allocate beyond the warm server's own memory."""
@@ -39,6 +45,15 @@ sys.path[:] = {path!r}
 from vlrft.rewards.chart.server import main
 main()
 """
+
+
+_FAILURES = {
+    "syntax": "unparsable",
+    "memory": "sandbox_memory",
+    "denied": "sandbox_denied",
+    "length": "over_length",
+}
+"""What a program's own account of its end is called."""
 
 
 class SandboxUnavailable(RuntimeError):
@@ -52,7 +67,8 @@ class Outcome:
     pages: tuple[Mapping[str, Any], ...] = ()
     """What was drawn, unchecked; empty when the run failed or drew nothing."""
     flag: str | None = None
-    """None, `unparsable` (no Python), `sandbox_timeout`, `sandbox_memory`, `sandbox_denied`, `sandbox_crash`."""
+    """None, `unparsable` (no Python), `over_length`, `sandbox_timeout`, `sandbox_memory`, `sandbox_denied`,
+    `sandbox_crash`."""
     error: str = ""
     """The program's own last words, or ours; hostile text, for people to read."""
 
@@ -63,10 +79,16 @@ class Sandbox:
 
     allow_unsandboxed: bool = False
     memory_mib: int = MEMORY_MIB
+    means: tuple[str, ...] = ("bubblewrap", "landlock")
+    """What to use where it works; seccomp and limits always are."""
+    holds: tuple[str, ...] = ()
+    """What holds the programs, known once the server has started."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _control: socket.socket | None = field(default=None, repr=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _base: str = ""
+    """The folder of all children's folders, within `_home`."""
+    _home: str = ""
     _owner: int = 0
 
     def run(self, code: str, *, timeout_s: float) -> Outcome:
@@ -77,13 +99,12 @@ class Sandbox:
             return Outcome(flag=flag, error=f"the program's process ended: {ended}")
         if not written:
             return Outcome(flag="sandbox_crash", error="the program ended its process and left no chart")
-        result = _framed(written)
+        result = unpack(written)
         if result is None:
             return Outcome(flag="sandbox_denied", error="the program wrote to the channel of its result")
         if "failure" in result:
             kind = str(result["failure"])
-            known = {"syntax": "unparsable", "memory": "sandbox_memory", "denied": "sandbox_denied"}
-            return Outcome(flag=known.get(kind, "sandbox_crash"), error=str(result.get("error"))[:500])
+            return Outcome(flag=_FAILURES.get(kind, "sandbox_crash"), error=str(result.get("error"))[:500])
         pages = result.get("pages")
         if not isinstance(pages, list) or not all(isinstance(p, dict) for p in pages):
             return Outcome(flag="sandbox_denied", error="the result holds no list of pages")
@@ -100,38 +121,43 @@ class Sandbox:
             self._close()
 
     def _request(self, job: str, given: bytes, timeout_s: float) -> tuple[dict[str, Any], bytes]:
-        source, output = os.memfd_create("source"), os.memfd_create("output")
+        """(how the child ended, what it wrote). A server that died is started afresh, once."""
+        message = json.dumps({"job": job, "timeout_s": timeout_s, "memory_mib": self.memory_mib}).encode()
+        largest = RESULT_BYTES if job == "program" else PICTURE_BYTES
+        source = os.memfd_create("source")
         try:
             os.pwrite(source, given, 0)
-            ended = self._ask({"job": job, "timeout_s": timeout_s, "memory_mib": self.memory_mib}, source, output)
-            return ended, os.pread(output, RESULT_BYTES + 1, 0)
+            for _ in range(2):
+                ended, written = self._ask(message, source, timeout_s + START_SECONDS, largest)
+                if ended is not None:
+                    return ended, written
         finally:
             os.close(source)
-            os.close(output)
-
-    def _ask(self, request: Mapping[str, Any], source: int, output: int) -> dict[str, Any]:
-        """How the child ended. A server that died is started afresh, once."""
-        message = json.dumps(request).encode()
-        for _ in range(2):
-            control: socket.socket | None = None
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                try:
-                    with self._lock:
-                        control = self._connected()
-                        socket.send_fds(control, [message], [source, output, theirs.fileno()])
-                    theirs.close()
-                    ours.settimeout(float(request["timeout_s"]) + START_SECONDS)
-                    told = ours.recv(4096)
-                except OSError:
-                    told = b""
-            if told:
-                ended: dict[str, Any] = json.loads(told)
-                return ended
-            with self._lock:
-                if self._control is control:  # else another thread has started a fresh one already
-                    self._close()
         raise SandboxUnavailable("the chart sandbox's server ended twice over one program; its messages are on stderr")
+
+    def _ask(self, message: bytes, source: int, patience: float, largest: int) -> tuple[dict[str, Any] | None, bytes]:
+        """Hand a job over and wait for its end; None in its place when the server ended instead."""
+        control: socket.socket | None = None
+        # A pipe for the result, and no file: so files that a program writes may be limited to less.
+        ours, theirs = socket.socketpair()
+        reader, writer = os.pipe()
+        with ours, theirs, os.fdopen(reader, "rb", buffering=0), os.fdopen(writer, "wb", buffering=0) as to_us:
+            try:
+                with self._lock:
+                    control = self._connected()
+                    socket.send_fds(control, [message], [source, writer, theirs.fileno()])
+                theirs.close()
+                to_us.close()
+                told, written = _awaited(ours, reader, patience, largest)
+            except OSError:
+                told, written = b"", b""
+        if told:
+            ended: dict[str, Any] = json.loads(told)
+            return ended, written
+        with self._lock:
+            if self._control is control:  # else another thread has started a fresh one already
+                self._close()
+        return None, b""
 
     def _connected(self) -> socket.socket:
         if self._control is None or self._owner != os.getpid():
@@ -143,15 +169,26 @@ class Sandbox:
         if not sys.platform.startswith("linux"):
             raise SandboxUnavailable(f"chart programs run on Linux only, and this is {sys.platform}")
         self._owner = os.getpid()
-        self._base = tempfile.mkdtemp(prefix="vlrft-charts-")
+        self._home = tempfile.mkdtemp(prefix="vlrft-charts-")
+        self._base = os.path.join(self._home, "programs")
+        os.mkdir(self._base)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        means, before, settings = set(self.means), list[str](), _environment()
+        if "bubblewrap" in means:
+            from vlrft.rewards.chart import bubblewrap
+
+            if bubblewrap.lack() is None:
+                before = bubblewrap.command(self._home)
+                settings |= bubblewrap.settings(os.path.join(self._home, "matplotlib"))
+            else:
+                means -= {"bubblewrap"}
         source = _SOURCE.format(path=[str(Path(p).resolve()) for p in sys.path])
-        mode = "unsandboxed" if self.allow_unsandboxed else "sandboxed"
+        words = sorted(means | ({"unsandboxed"} if self.allow_unsandboxed else set()))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-s", "-P", "-c", source, str(theirs.fileno()), self._base, mode],
+                [*before, sys.executable, "-s", "-P", "-c", source, str(theirs.fileno()), self._base, *words],
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=settings,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -166,13 +203,16 @@ class Sandbox:
         self._control.settimeout(None)
         if "missing" in said:
             self._close()
-            raise SandboxUnavailable(f"chart programs need Matplotlib: pip install 'vlrft[charts]' ({said['missing']})")
+            raise SandboxUnavailable(
+                f"chart programs need Matplotlib: pip install 'vlrft[charts]' (README, Install; {said['missing']})"
+            )
         if said["lack"] is not None and not self.allow_unsandboxed:
             self._close()
             raise SandboxUnavailable(
                 f"{said['lack']}; chart programs are untrusted code and are not run without a sandbox "
                 "(allow_unsandboxed=True runs them all the same, with your rights)"
             )
+        self.holds = tuple(said.get("holds", ()))
 
     def _close(self) -> None:
         if self._owner == os.getpid():
@@ -181,8 +221,46 @@ class Sandbox:
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
-            shutil.rmtree(self._base, ignore_errors=True)
+            shutil.rmtree(self._home, ignore_errors=True)
         self._control = self._process = None
+
+
+def _awaited(ours: socket.socket, reader: int, patience: float, largest: int) -> tuple[bytes, bytes]:
+    """(what is told of the end, what came through the pipe by then: all, or a little more than `largest` bytes)."""
+    deadline, waiting = time.monotonic() + patience, select.poll()
+    os.set_blocking(reader, False)
+    waiting.register(ours, select.POLLIN)
+    waiting.register(reader, select.POLLIN)
+    parts: list[bytes] = []
+    told, more = b"", True
+    while not told:
+        ready = {handle for handle, _ in waiting.poll(max(0.0, 1000.0 * (deadline - time.monotonic())))}
+        if not ready:
+            return b"", b""
+        if ours.fileno() in ready:
+            told = ours.recv(4096)
+            if not told:
+                return b"", b""
+        # In this order: what was written before the end was told is in the pipe by now.
+        if more and (reader in ready or told) and not _take(reader, parts, largest):
+            waiting.unregister(reader)
+            more = False
+    return told, b"".join(parts)
+
+
+def _take(reader: int, parts: list[bytes], largest: int) -> bool:
+    """Read what is there. False at the end, and where there is too much: then the writer may wait for its end."""
+    size = sum(map(len, parts))
+    while size <= largest:
+        try:
+            part = os.read(reader, 1 << 20)
+        except BlockingIOError:
+            return True
+        if not part:
+            return False
+        parts.append(part)
+        size += len(part)
+    return False
 
 
 def _environment() -> dict[str, str]:
@@ -201,19 +279,3 @@ def _flag_of_end(ended: Mapping[str, Any]) -> str | None:
         return None
     named = {-31: "sandbox_denied", -24: "sandbox_timeout", -25: "sandbox_denied"}  # SIGSYS, SIGXCPU, SIGXFSZ
     return named.get(code, "sandbox_crash")
-
-
-def _framed(written: bytes) -> dict[str, Any] | None:
-    """The JSON object of one whole frame; None for anything else, and for more than a frame."""
-    size = int.from_bytes(written[8:16], "big")
-    if written[:8] != MAGIC or len(written) != 16 + size:
-        return None
-    try:
-        result = json.loads(written[16:], parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return None
-    return result if isinstance(result, dict) else None
-
-
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is not a number")

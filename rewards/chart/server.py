@@ -1,6 +1,6 @@
 """The warm process behind the sandbox: Matplotlib is imported once, every program gets a fork of it.
 
-The server itself never holds a program or a result. A request carries three descriptors: a file with the input, a file
+The server itself never holds a program or a result. A request carries three descriptors: a file with the input, a pipe
 for the output, and a socket on which the end is told; the child reads and writes the first two by itself. So no child
 can find in the memory that it inherits what another one was given. Started by sandbox.py with a clean environment.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import importlib
+import importlib.machinery
 import json
 import os
 import secrets
@@ -23,8 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlrft.rewards.chart import confinement
-from vlrft.rewards.chart.confinement import Limits
+from vlrft.rewards.chart import bubblewrap, confinement, landlock
+from vlrft.rewards.chart.confinement import Limits, Walls
 
 FOLDER_BYTES = 64 * 2**20
 FOLDER_ENTRIES = 256
@@ -83,7 +84,7 @@ def warm_up() -> None:
     matplotlib.rcParams["backend"] = "agg"
     matplotlib.rcParams["figure.max_open_warning"] = 0
     _keep_readable_fonts()
-    from vlrft.rewards.chart import measuring, painter, program_run, recorder
+    from vlrft.rewards.chart import measuring, painter, program_run, recorder, stand_ins
 
     measuring.remember_measures()
     for program in _USUAL * 3:  # repeated: the interpreter specialises code that it has seen a few times
@@ -91,7 +92,7 @@ def warm_up() -> None:
         for number in plt.get_fignums():
             painter.paint(recorder.page(plt.figure(number)))
         plt.close("all")
-    program_run.hook_saving()
+    stand_ins.install(program_run.record)
     gc.collect()
     gc.freeze()
 
@@ -121,9 +122,8 @@ def _keep_readable_fonts() -> None:
 class Server:
     """Forks a child per request, watches over them, tells how each ended."""
 
-    def __init__(self, control: socket.socket, base: Path, *, sandboxed: bool) -> None:
-        self.control, self.base, self.sandboxed = control, base, sandboxed
-        self.readable = confinement.readable_paths()
+    def __init__(self, control: socket.socket, base: Path, walls: Walls | None) -> None:
+        self.control, self.base, self.walls = control, base, walls
         self.children: dict[int, Child] = {}
         self.number = 0
         self.parent = os.getppid()
@@ -198,7 +198,7 @@ class Server:
             self._end(child, killed="" if said == b"1" else "denied")
         elif child.told.fileno() in ready or time.monotonic() > child.deadline:
             self._end(child, killed="timeout")
-        elif self.sandboxed and _overfull(child.folder):
+        elif self.walls is not None and _overfull(child.folder):
             self._end(child, killed="denied")
 
     def _end(self, child: Child, *, code: int = 0, killed: str = "") -> None:
@@ -236,8 +236,9 @@ def run_child(channel: socket.socket, says_done: int, folder: Path, server: Serv
 
     gc.disable()  # it would only write to memory that is shared until then
     os.chdir(folder)
-    if server.sandboxed:
-        confinement.lock_files(str(folder), server.readable)
+    if server.walls is not None:
+        confinement.lock_files(str(folder), server.walls)
+    os.environ["HOME"] = os.getcwd()
     mine = socket.socket(fileno=3)
     message, handles, _, _ = socket.recv_fds(mine, 4096, 2)
     mine.close()
@@ -245,7 +246,7 @@ def run_child(channel: socket.socket, says_done: int, folder: Path, server: Serv
         return 0  # the server ended
     job, (source, output) = json.loads(message), handles
     confinement.set_limits(Limits(timeout_s=job["timeout_s"], memory_mib=job["memory_mib"]), server.base_bytes)
-    if server.sandboxed:
+    if server.walls is not None:
         confinement.lock_calls()
     with os.fdopen(source, "rb") as stream:
         given = stream.read()
@@ -312,21 +313,65 @@ def _folders(folder: Path) -> list[str]:
         return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
 
 
+def forget_places() -> None:
+    """Take out of Python's own tables where the trusted process and this library lie, once all is imported."""
+    readable = confinement.readable_paths()
+    sys.path[:] = [place for place in sys.path if place.startswith(readable)]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not _module_of(finder).startswith("__editable__")]
+    for name in [name for name in sys.modules if name.startswith("__editable__")]:
+        del sys.modules[name]
+    for place in [place for place in sys.path_importer_cache if not place.startswith(readable)]:
+        del sys.path_importer_cache[place]
+    sys.argv[1:], sys.orig_argv[:] = [], [sys.executable]
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "vlrft":
+            for attribute in ("__file__", "__cached__"):
+                module.__dict__.pop(attribute, None)
+            if "__path__" in module.__dict__:
+                module.__path__ = []
+            if module.__spec__ is not None:
+                module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    for name in ("MPLCONFIGDIR", "PATH"):
+        os.environ.pop(name, None)
+
+
+def _module_of(finder: object) -> str:
+    return str(getattr(finder, "__module__", ""))
+
+
+def build_walls(base: Path, *, within_bubblewrap: bool, use_landlock: bool) -> Walls:
+    """What keeps this server's children from the file system."""
+    hidden = bubblewrap.library_folders() if within_bubblewrap else ()
+    return Walls(
+        landlock=use_landlock and landlock.version() > 0,
+        readable=confinement.readable_paths(),
+        base=str(base.parent),  # with what lies beside the children's folders
+        hidden=hidden,
+    )
+
+
 def main() -> None:
     """Warm up, prove that the sandbox holds, say so, serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    base, may_go_without = Path(sys.argv[2]), sys.argv[3] == "unsandboxed"
+    base, said = Path(sys.argv[2]), set(sys.argv[3:])
+    inside = "bubblewrap" in said
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lack = confinement.missing_means()
+    confinement.hide_memory()
+    lack = confinement.missing_means(within_bubblewrap=inside)
     try:
         warm_up()
     except ImportError as error:
         control.send(json.dumps({"missing": str(error)}).encode())
         return
+    walls = build_walls(base, within_bubblewrap=inside, use_landlock="landlock" in said)
+    forget_places()
+    if lack is None and not (inside or walls.landlock):
+        lack = "neither Landlock nor bubblewrap was to be used, or what was to be used does not work here"
     if lack is None:
         proof = base / "proof"
         proof.mkdir()
-        lack = confinement.failed_proof(str(proof), confinement.readable_paths())
-    control.send(json.dumps({"lack": lack}).encode())
-    if lack is None or may_go_without:
-        Server(control, base, sandboxed=lack is None).serve()
+        lack = confinement.failed_proof(str(proof), walls)
+    holds = [name for name, there in (("bubblewrap", inside), ("landlock", walls.landlock), ("seccomp", True)) if there]
+    control.send(json.dumps({"lack": lack, "holds": holds if lack is None else []}).encode())
+    if lack is None or "unsandboxed" in said:
+        Server(control, base, walls if lack is None else None).serve()
