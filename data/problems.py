@@ -36,6 +36,9 @@ class Skipped:
     decoder: str | None = None
     """`data.video.decoder` of a video that could not be decoded."""
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
 
 @dataclass(slots=True, kw_only=True)
 class Quarantine:

@@ -95,6 +95,7 @@ def validate(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Read so many samples of each source; all by default.")
     ] = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Read all pixels too, not just headers.")] = False,
     render: Annotated[
         bool, typer.Option("--render", help="Load the processor: show three prompts, measure all against the limits.")
     ] = False,
@@ -110,8 +111,9 @@ def validate(
     from vlrft.validate import validate as check
 
     configure_logging()
-    report = check(compose(recipe, list(changes or [])), rows=rows, render=render)
+    report = check(compose(recipe, list(changes or [])), rows=rows, decode=decode, render=render)
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     typer.echo(report.as_text())
     raise typer.Exit(0 if report.ok else 1)

@@ -75,6 +75,8 @@ class Renderer:
         self._cached_bytes = 0
         self._asked: dict[int, _Asked] = {}
         """By identity of the sample: videos on their way."""
+        self._unreadable: dict[int, _Asked] = {}
+        """Samples that failed: a file that hangs its decoder must not cost its time limit in every epoch."""
 
     def prompt(self, sample: Sample) -> Prompt:
         """Raises MediaError or PromptError, naming the sample's file or id, for a sample that cannot be rendered."""
@@ -188,7 +190,7 @@ class Renderer:
     def _ask_for(self, samples: Sequence[Sample]) -> None:
         """Submit the videos of those samples that are neither rendered nor submitted yet."""
         for sample in samples:
-            held = id(sample) in self._cache or id(sample) in self._asked
+            held = any(id(sample) in known for known in (self._cache, self._asked, self._unreadable))
             if not held and any(ref.kind == "video" for ref in sample.media):
                 self._asked[id(sample)] = self._ask(sample)
 
@@ -205,13 +207,19 @@ class Renderer:
 
     def _render(self, sample: Sample) -> Prompt:
         """Media are decoded once and let go: the prompt holds what the vision tower takes."""
-        asked = self._asked.pop(id(sample), None) or self._ask(sample)
+        asked = self._unreadable.get(id(sample)) or self._asked.pop(id(sample), None) or self._ask(sample)
         if asked.error is not None:
             raise asked.error
-        media = [
-            clip.result() if clip is not None else self._image(ref)
-            for ref, clip in zip(sample.media, asked.clips, strict=True)
-        ]
+        try:
+            media = [
+                clip.result() if clip is not None else self._image(ref)
+                for ref, clip in zip(sample.media, asked.clips, strict=True)
+            ]
+        except MediaError as error:
+            # A new one: the traceback of this one holds what has been decoded so far.
+            anew = MediaError(error.where, error.reason, medium=error.medium)
+            self._unreadable[id(sample)] = _Asked(sample=sample, error=anew)
+            raise
         prompt = self.family.render(sample.id, self._parts(sample, [item.shown for item in asked.measured]), media)
         self._check_length(sample, len(prompt.token_ids))
         return replace(

@@ -93,7 +93,8 @@ class RunFolder:
         for item in skipped:
             if item.medium is not None:
                 error = SampleError(item.medium, item.reason.removeprefix(f"{item.medium}: "))
-                quarantine.add(error, sample=item.where.removeprefix("sample "), decoder=item.decoder)
+                sample = item.where.removeprefix("sample ").removesuffix(f": {item.medium}")
+                quarantine.add(error, sample=sample, decoder=item.decoder)
         path = self.path / "skipped.jsonl"
         listed = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         lines = [json.dumps({"where": s.where, "reason": s.reason}, ensure_ascii=False) for s in skipped]

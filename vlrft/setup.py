@@ -30,8 +30,8 @@ from vlrft.models import load_family
 from vlrft.models.base import Family
 from vlrft.policy import Policy
 from vlrft.registry import UnknownNameError, resolve
-from vlrft.rewards.judge import Judge
 from vlrft.renderer import Renderer
+from vlrft.rewards.judge import Judge
 from vlrft.rollout import complaints_about, evaluation_judge, training_judge
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState, make_optimizer

@@ -17,7 +17,7 @@ from typing import Any
 from vlrft import rewards
 from vlrft.compose import Composed, Stage, stage_configs
 from vlrft.config import Config, SourceConfig
-from vlrft.data.media import MediaError, image_size
+from vlrft.data.media import MediaError, check_media, image_size
 from vlrft.data.mixture import sampler_settings
 from vlrft.data.problems import DataError
 from vlrft.data.samplers import SAMPLERS
@@ -40,19 +40,20 @@ SPACE = "norm_1000"
 """Space of the answers where no processor says which one the model writes in."""
 
 
-def validate(composed: Composed, *, rows: int | None = None, render: bool = False) -> Report:
+def validate(composed: Composed, *, rows: int | None = None, decode: bool = False, render: bool = False) -> Report:
     """Everything that can be found out about a recipe without a model.
 
     Reads every row of every split, and the header of every image and video (rows: of the first so many samples of each
-    source); gives the rewards right and wrong answers. render: also loads the processor (no weights), shows three
-    prompts and measures all. Problems are in the report, never raised. Synthetic rows are generated, as a run would.
+    source); gives the rewards right and wrong answers. decode: also reads all pixels, which finds damaged files, videos
+    by all `data.video.workers`. render: also loads the processor (no weights), shows three prompts and measures all.
+    Problems are in the report, never raised. Synthetic rows are generated, as a run would.
     """
     began = time.perf_counter()
     stages = stage_configs(composed.config)
     report = Report(recipe=composed.recipe_name, stages=tuple(f"stage {s.name} ({s.kind})" for s in stages))
     for stage in stages:
         report.add(_of_settings(stage))
-    work = _Work(report, rows)
+    work = _Work(report, stages, rows, decode)
     for stage in stages:
         work.read(stage)
     if render:
@@ -68,9 +69,16 @@ def validate(composed: Composed, *, rows: int | None = None, render: bool = Fals
 class _Work:
     """Rows by source, and what has been judged already: stages share both."""
 
-    def __init__(self, report: Report, limit: int | None) -> None:
+    def __init__(self, report: Report, stages: Sequence[Stage], limit: int | None, decode: bool) -> None:
         self.report = report
         self.limit = limit
+        self.decode = decode
+        self._names: dict[str, str] = {}
+        """What findings call each source."""
+        for role in ("train", "eval"):
+            keys = {source_key(s.config, role): s.name for s in reversed(stages) if role in roles(s.config)}
+            own = len(keys) > 1
+            self._names |= {key: f"stage {name}, data.{role}" if own else f"data.{role}" for key, name in keys.items()}
         self._loaded: dict[str, Loaded] = {}
         self._done: set[str] = set()
 
@@ -83,11 +91,10 @@ class _Work:
                 continue
             where = self.where(stage, role)
             try:
-                self._loaded[key] = loaded = _load(config, role, self.limit)
+                self._loaded[key] = loaded = _load(config, role, self.limit, decode=self.decode)
             except (DataError, UnknownNameError) as error:
                 self._loaded[key] = Loaded(samples=[], skipped=[])
-                text = "correct the source; 'vlrft data head FILE' shows what a file holds and how it is read"
-                self.report.add([Finding(level="problem", where=where, what=str(error), next=text)])
+                self.report.add([of_rows.unusable(error, where)])
                 continue
             self.report.splits.append(_summary(loaded, where, self.limit))
             self.report.add(of_rows.bad_rows(loaded.skipped, len(loaded.samples), where, config.data.on_bad_sample))
@@ -97,9 +104,8 @@ class _Work:
             self.report.add(of_rows.overlap(self.usable(stage, "train"), self.usable(stage, "eval")))
 
     def where(self, stage: Stage, role: Role) -> str:
-        """What findings call a split; with the stage's name where stages read different rows."""
-        own = len(self.report.stages) > 1 and "data" in (stage.config.stages[0].model_extra or {})
-        return f"stage {stage.name}, data.{role}" if own else f"data.{role}"
+        """What findings call a split: with a stage's name, its first, where stages read different rows."""
+        return self._names[source_key(stage.config, role)]
 
     def usable(self, stage: Stage, role: Role) -> list[Sample]:
         return self._loaded[source_key(stage.config, role)].samples
@@ -147,12 +153,18 @@ def _of_settings(stage: Stage) -> Iterator[Finding]:
         yield Finding(level="problem", where="sampler", what=str(error))
 
 
-def _load(config: Config, role: Role, limit: int | None) -> Loaded:
+def _load(config: Config, role: Role, limit: int | None, *, decode: bool) -> Loaded:
     """Every row of a split; bad ones are listed whatever the recipe says of them."""
     source = config.data.train if role == "train" else config.data.eval
     assert source is not None, "roles() names only splits that the recipe has"
     data = config.data.model_copy(update={"on_bad_sample": "skip"})
-    return load_samples(data, source if limit is None else _limited(source, limit), role=role)
+    loaded = load_samples(data, source if limit is None else _limited(source, limit), role=role)
+    if not decode:
+        return loaded
+    damaged = check_media(loaded.samples, decode=True, video=data.video)
+    places = {item.where for item in damaged}
+    samples = [sample for sample in loaded.samples if f"sample {sample.id}" not in places]
+    return Loaded(samples=samples, skipped=[*loaded.skipped, *damaged])
 
 
 def _limited(source: SourceConfig, limit: int) -> SourceConfig:
@@ -180,7 +192,7 @@ def _summary(loaded: Loaded, where: str, limit: int | None) -> SplitRead:
 
 
 def _judge(config: Config, role: Role) -> Judge | None:
-    """The judge of a split, which raises at the first error of a reward; None where `_of_settings` has found why not."""
+    """The judge of a split, which raises at the first error of a reward; None where `_of_settings` has said why not."""
     strict = config.model_copy(update={"rewards": config.rewards.model_copy(update={"max_errors": 0})})
     try:
         return training_judge(strict) if role == "train" else evaluation_judge(strict)

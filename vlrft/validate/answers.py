@@ -74,8 +74,8 @@ def boxes_of(target: Any) -> list[Sequence[float]]:
         return [target["box"]] if _numbers(target.get("box"), 4) else []
     if not isinstance(target, list | tuple):
         return []
-    found = [item.get("bbox") if isinstance(item, Mapping) else item for item in target]
-    found = [item for item in found if item is not None]
+    listed = [item.get("bbox") if isinstance(item, Mapping) else item for item in target]
+    found: list[Sequence[float]] = [item for item in listed if item is not None]
     return found if all(_numbers(item, 4) for item in found) else []
 
 

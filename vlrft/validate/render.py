@@ -139,5 +139,5 @@ def _lengths(level: Level, where: str, what: str, lengths: Sequence[int], limit:
     return Finding(
         level=level,
         where=where,
-        what=f"{what} have {min(lengths)} to {max(lengths)} tokens, {statistics.fmean(lengths):.0f} in the mean; {limit}",
+        what=f"{what} have {min(lengths)} to {max(lengths)} tokens, mean {statistics.fmean(lengths):.0f}; {limit}",
     )

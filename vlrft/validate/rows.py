@@ -28,6 +28,7 @@ _SPACE = re.compile(
 )
 """What `data/boxes.py` and `data/tasks/targets.py` say of coordinates that do not fit their space."""
 _FITS = re.compile(r"would fit ([\w ]+)|'(norm_1)'")
+_RESTATE = "state the right space: native rows in boxes.space, other layouts in {where}.options.space"
 _FILE_START = 2**20
 """Bytes of a file that are compared."""
 
@@ -57,6 +58,15 @@ def bad_rows(
         yield finding_of("note", where, f"left out by the recipe: {message}", places, "")
 
 
+def unusable(error: Exception, where: str) -> Finding:
+    """A source of which nothing can be read."""
+    if _SPACE.search(str(error)):
+        to_do = _RESTATE.format(where=where)
+    else:
+        to_do = "correct the source; 'vlrft data head FILE' shows what a file holds and how it is read"
+    return Finding(level="problem", where=where, what=str(error), next=to_do)
+
+
 def _wrong_space(bad: Sequence[Skipped], usable: int, where: str) -> Iterator[Finding]:
     """Most coordinates do not fit: it is the stated space that is wrong, not the rows."""
     outside = [item for item in bad if _SPACE.search(item.reason)]
@@ -72,9 +82,9 @@ def _wrong_space(bad: Sequence[Skipped], usable: int, where: str) -> Iterator[Fi
     hint = f"; most would fit {' or '.join(likely)}" if likely else ""
     yield finding_of(
         "problem", where,
-        f"the coordinates of most rows ({len(outside)} of {len(bad) + usable}) do not fit the space that is stated{hint}",
+        f"the coordinates of most rows ({len(outside)} of {len(bad) + usable}) do not fit the space they state{hint}",
         [item.where for item in outside],
-        f"state the right space: native rows in boxes.space, other layouts in {where}.options.space",
+        _RESTATE.format(where=where),
     )  # fmt: skip
 
 
@@ -134,7 +144,8 @@ def durations(samples: Sequence[Sample], where: str) -> Iterator[Finding]:
 def repetitions(samples: Sequence[Sample], where: str) -> Iterator[Finding]:
     """The same question about the same media, and texts that look like slots of media."""
     asked: dict[Identity, Sample] = {}
-    repeated, contrary = [], []
+    repeated: list[str] = []
+    contrary: list[str] = []
     for sample in samples:
         first = asked.setdefault(identity(sample, {}), sample)
         if first is not sample:

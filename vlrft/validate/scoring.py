@@ -156,7 +156,7 @@ def _of_samples(tally: _Tally, where: str) -> Iterator[Finding]:
         yield Finding(
             level="note",
             where=where,
-            what=f"{judged} reference answers were judged in {SECONDS:g} s; the others were not, for the rewards are slow",
+            what=f"{judged} reference answers took {SECONDS:g} s to judge; the others were left out",
             count=tally.unjudged,
         )
 
@@ -212,7 +212,8 @@ def _of_tricks(entry: Entry, given: Mapping[str, Sequence[_Given]], where: str) 
             f"the answer `{kind}` earns {mean:.3f} of {entry.name} in the mean of {len(judged)} samples "
             f"(highest {value:.3f}, sample {highest.sample}: {highest.text!r:.160})",
             [item.sample for item, _ in paid],
-            "the objects nearly fill their pictures: choose a stricter reward, such as box.acc@0.75"
+            "what is asked for nearly fills picture or clip, or lies in the middle: a stricter reward, such as "
+            "box.acc@0.75, tells more"
             if kind == WHOLE
             else f"see what is judged: vlrft rewards show {entry.spec.func}; choose a stricter reward or mend the rows",
         )  # fmt: skip
@@ -229,12 +230,12 @@ def _of_totals(given: Mapping[str, Sequence[_Given]], where: str) -> Iterator[Fi
     right = _mean(item.score.value for item in given[REFERENCE])
     for kind, items in given.items():
         mean = _mean(item.score.value for item in items)
-        if kind != REFERENCE and right is not None and mean is not None and right - mean < MARGIN:
+        if kind not in (REFERENCE, WHOLE) and right is not None and mean is not None and right - mean < MARGIN:
             yield Finding(
-                level="warning" if kind == WHOLE else "problem",
+                level="problem",
                 where=where,
-                what=f"the answer `{kind}` is worth {mean:.3f} in all, the reference answer {right:.3f}: the rewards do "
-                "not tell them apart, so nothing could be learned",
+                what=f"the answer `{kind}` is worth {mean:.3f} in all, the reference answer {right:.3f}: the rewards "
+                "do not tell them apart, so nothing could be learned",
                 count=len(items),
                 next="add a reward that says whether the answer is right ('vlrft rewards ls'), or mend your own",
             )
