@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS)
+# Byte code at once: else the first start of every command pays for it, and all starts where writing it is switched off.
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS)
 
 # Only the index decides what uv installs, whatever the caller's shell says.
 unexport UV_FIND_LINKS UV_CONSTRAINT UV_OVERRIDE VIRTUAL_ENV PYTHONPATH
