@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,16 +101,14 @@ def test_nothing_is_left_behind(sandbox: Sandbox) -> None:
     assert sandbox.run(GOOD, timeout_s=30.0).flag is None  # and it starts again
 
 
-def test_the_server_ends_with_its_parent() -> None:
+def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
     """Also where the parent is killed and cannot say so."""
     program = (
         "import sys, time\nfrom vlrft.rewards.chart import Sandbox\nheld = Sandbox()\n"
         f"held.run({GOOD!r}, timeout_s=30.0)\nprint(held._process.pid, flush=True)\ntime.sleep(60)\n"
     )
-    import sys
-    import time
-
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+    settings = os.environ | {"TMPDIR": str(tmp_path)}  # its folder stays, since nobody is left to remove it
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=settings) as parent:
         assert parent.stdout is not None
         server = int(parent.stdout.readline())
         parent.kill()

@@ -325,13 +325,13 @@ SLOW: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "full covers": lambda: [page([rectangle(0, 0, 640, 480, fill=[i % 2, 0, 0, 0.5]) for i in range(3300)])],
     "as many lines": lambda: [page([path(_scattered(20)) for _ in range(4990)])],
     "as many points": lambda: [page([path([[i / 1e3, i % 3] for i in range(240_000)])])],
-    "as many places": lambda: [page([many(_scattered(240_000))])],
+    "as many places": lambda: [page([many(_scattered(150_000))])],
     "outlines times places": lambda: [page([many(_scattered(60_000), [[_scattered(9_000), None]] * 2)])],
     "dashes without end": lambda: [page([path([[0, 0], [1e9, 1e9]], dash=[0, [0.03, 0.03]], fill=BLUE)] * 50)],
     "clips": lambda: [
         page([rectangle(0, 0, 640, 480, clip=i) for i in range(500)], clips=[[_scattered(9), None]] * 500)
     ],
-    "nested lists": lambda: [page([path([[[]] * 9] * 400_000)])],
+    "nested lists": lambda: [page([path([[[]] * 9] * 120_000)])],
     "axes": lambda: [page([path(_scattered(3), owner=1) for _ in range(300)], axes=[AXES] * 256)] * 16,
     "texts": lambda: [page([text("abc" * 9, *xy) for xy in _scattered(9_990)])],
 }
