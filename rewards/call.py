@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -293,15 +294,25 @@ def _kept(name: str, options: Mapping[str, Any]) -> Scorer:
 def _is_option(name: Named, key: str, value: Any) -> bool:
     """Whether a keyword of `score` is an option; so is one that seems to be a misspelt option, for `find` to refuse."""
     function = look_up(name)
-    known = options_of(function)
-    if takes_columns(function) or key in EVERYWHERE:
-        return False
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()):
-        return True
-    is_documented = key in documented(name_of(name))
+    decided = _by_name(function, key) if isinstance(name, str) and is_builtin(name) else _by_key(function, key)
+    if decided is not None:
+        return decided
+    is_documented, known = key in documented(name_of(name)), options_of(function)
     if key in known and is_documented:
         return fits(as_meant(plain(value), known[key].hint), known[key].hint)
     return key in known or (not is_documented and misspelt(key, value, function) is not None)
+
+
+def _by_key(function: Callable[..., Any], key: str) -> bool | None:
+    """Whether a key is an option of `function`, where its signature says so whatever the value."""
+    if takes_columns(function) or key in EVERYWHERE:
+        return False
+    is_open = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    return True if is_open else None
+
+
+_by_name = functools.lru_cache(maxsize=4096)(_by_key)
+"""`_by_key` of the built-in functions, whose signatures do not change."""
 
 
 def _only(name: str, results: Any) -> Any:

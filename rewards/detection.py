@@ -15,8 +15,9 @@ is 1, one of them empty is 0.
 Guards: only pairs of one class with enough overlap can match, and all others weigh nothing before the assignment, so
 they cannot displace a valid pair. Inverted boxes, boxes that are not finite, exact duplicates, unknown labels
 (`unknown_label`) and boxes without a label among several classes stay in the count as false positives. A dump of boxes
-therefore lowers every reward here except det.recall, which by itself does not judge extras: weigh it against
-det.precision, or use det.match_iou or det.f1.
+therefore lowers every reward here but two. det.recall by itself does not judge extras: weigh it against det.precision,
+or use det.match_iou or det.f1. det.calibration takes an extra box with confidence 0 for honest doubt, so a dump of them
+thins out the other errors, up to det.recall and no further: weigh it against det.precision as well.
 
 Source: the matching of Vision-R1 and VisionReasoner (Hungarian), the value of Visual-RFT's IoU reward with the holes of
 its released form closed.

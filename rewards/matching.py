@@ -7,6 +7,7 @@ numbers. So the rewards on top of this see neither spaces nor spelling.
 from __future__ import annotations
 
 import functools
+import marshal
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ _PLAIN = 1e9
 """Coordinates below this are converted without overflow; others are looked at one by one."""
 _NUMBERS = {int, float}
 _LISTS = {list, tuple}
+_TRUTHS: dict[bytes, Truth] = {}
+_KEPT_MOST = 256
+_LONGEST_KEPT = 1 << 16
 _LONGEST_LABEL = 256
 """Longer ones are not brought to normal form, which costs time, and so match nothing."""
 
@@ -84,6 +88,22 @@ def read_truth(target: Any, meta: Mapping[str, Any]) -> Truth:
 
     A label of null on all objects says that classes do not matter.
     """
+    try:
+        # All completions of a group have one target. Version 2 writes equal values alike, and 1 unlike 1.0 and True.
+        key = marshal.dumps([target, dict(meta)], 2)
+    except ValueError:  # a value that is no plain data
+        return _read_truth(target, meta)
+    known = _TRUTHS.get(key)
+    if known is None:
+        known = _read_truth(target, meta)
+        if len(key) <= _LONGEST_KEPT:
+            if len(_TRUTHS) >= _KEPT_MOST:
+                _TRUTHS.clear()
+            _TRUTHS[key] = known
+    return known
+
+
+def _read_truth(target: Any, meta: Mapping[str, Any]) -> Truth:
     if not isinstance(target, list | tuple):
         raise TargetError(f'a detection target is a list of {{"bbox", "label"}}, [] for none, got {target!r}')
     for i, item in enumerate(target):
@@ -98,8 +118,11 @@ def read_truth(target: Any, meta: Mapping[str, Any]) -> Truth:
             check_size(picture_size(meta))
     except (CoordError, TypeError) as error:
         raise TargetError(f"detection target: {error}") from error
-    names, closed, classes = _classes(target, meta)
-    return Truth(_true_boxes(target, meta), np.array(classes, dtype=np.int64), names, closed)
+    names, closed, numbers = _classes(target, meta)
+    boxes, classes = _true_boxes(target, meta), np.array(numbers, dtype=np.int64)
+    for array in (boxes, classes):
+        array.flags.writeable = False  # they serve every completion of the group
+    return Truth(boxes, classes, names, closed)
 
 
 def _classes(
@@ -195,7 +218,9 @@ def read_answer(parsed: Parsed, meta: Mapping[str, Any], truth: Truth, empty_ans
     if text is not None and not readable:
         flags.add("unparsable")
     boxes, valid = _answered_boxes(found, meta, flags)
-    labels = tuple([_written_name(box.label) for box in found])
+    written = [box.label for box in found]
+    read = {label: _written_name(label) for label in set(written)}  # far fewer labels than boxes
+    labels = tuple([read[label] for label in written])
     classes = _classes_of(labels, truth)
     unknown = np.zeros(len(found), dtype=np.bool_)
     if _NO_CLASS in classes:
@@ -295,6 +320,9 @@ def pairs(answer: Answer, truth: Truth, at_least: float, matching: str = "hungar
     usable = (overlap >= at_least) & (answer.classes[:, None] == truth.classes)
     if matching == "greedy":
         return _greedy(overlap, usable)
+    rows, columns = usable.nonzero()
+    if len(set(rows.tolist())) == len(rows) == len(set(columns.tolist())):  # nothing to choose from
+        return list(zip(rows.tolist(), columns.tolist(), overlap[usable].tolist(), strict=True))
     # The bonus decides between equal sums only; it makes the number of pairs independent of the order of the boxes.
     rows, columns = linear_sum_assignment(np.where(usable, overlap + 1e-9, 0.0), maximize=True)
     kept = usable[rows, columns]

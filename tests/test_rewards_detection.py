@@ -192,6 +192,25 @@ def test_calibration(objects: Any, value: float) -> None:
     assert judge("det.calibration", *objects).value == pytest.approx(value)
 
 
+def test_boxes_of_no_confidence_thin_out_errors_but_never_beyond_recall() -> None:
+    unsure, doubts = (A, "cat", 0.5), [(FAR, "cat", 0.0)] * 50
+    alone, thinned = (judge("det.calibration", unsure, *extra).value for extra in ([], doubts))
+    assert alone is not None
+    assert thinned is not None
+    assert alone < thinned < judge("det.recall", unsure, *doubts).value == 0.5  # type: ignore[operator]
+
+
+def test_a_target_changed_in_place_is_read_anew() -> None:
+    target = [{"bbox": list(A), "label": "cat"}]
+    text = say(f'[{{"bbox": {list(A)}, "label": "cat"}}]')
+    assert score("det.f1", text, target).value == 1.0
+    target[0]["bbox"] = list(FAR)
+    assert score("det.f1", text, target).value == 0.0
+    target[0]["bbox"] = [True, 0, 9, 9]
+    with pytest.raises(TargetError, match="object 0"):
+        score("det.f1", text, target)
+
+
 @pytest.mark.parametrize("confidence", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_confidence_that_is_not_finite_is_wrong(confidence: str) -> None:
     text = f'{{"bbox": {A}, "label": "cat", "confidence": {confidence}}}'

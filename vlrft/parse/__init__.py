@@ -5,7 +5,8 @@ kind of value; every reader is one pass without recursion or catastrophic backtr
 about a second.
 """
 
-from vlrft.parse.boxes import ParsedBox, parse_boxes
+from vlrft.parse.boxes import parse_boxes
+from vlrft.parse.plain_boxes import ParsedBox
 from vlrft.parse.tags import BOXED, OUTPUT_MODES, OutputMode, Parsed, has_tags, match_blocks, parse, visible_length
 from vlrft.parse.text import normalise, words
 from vlrft.parse.values import PROSE, read_values

@@ -6,29 +6,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from vlrft.parse.plain_boxes import BOX_KEYS, CONFIDENCE_KEYS, LABEL_KEYS, ParsedBox, plain_boxes
 from vlrft.parse.text import normalise
 from vlrft.parse.values import PROSE, read_values
 
-_BOX_KEYS = frozenset({"bbox_2d", "bbox", "box", "bounding_box", "position", "coordinate"})
 _CORNER_KEYS = ("x1", "y1", "x2", "y2")
 _POINT_KEYS = frozenset({"points", "points_1", "points_2", "point", "point_1", "point_2", "point_2d"})
-_LABEL_KEYS = ("label", "category", "class", "name")
-_CONFIDENCE_KEYS = ("confidence", "score")
 _FENCE = re.compile(r"```\w*|<\|[a-z_]{1,32}\|>", re.A)
 _LONGEST_EMPTY_ANSWER = 256
 _LONGEST_NUMBER = 40
 _NUMBER = re.compile(r"([-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20}))\s?(%?)", re.A)
 NO_BOX = (0.0, 0.0, 0.0, 0.0)
 """What stands for a box that is announced and is none: it has no area, so that it counts and matches nothing."""
-
-
-class ParsedBox(NamedTuple):
-    """One box as the text has it: in the text's own space, unchecked, perhaps NaN or inverted."""
-
-    box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in the order written."""
-    label: str | None = None
-    confidence: float | None = None
 
 
 class BoxPoints(NamedTuple):
@@ -49,6 +38,12 @@ def parse_boxes(answer: str) -> list[ParsedBox]:
     are boxes without area, so that they count. Brackets that hold anything else, or are cut off, are skipped as prose.
     Never raises.
     """
+    plain = plain_boxes(answer)
+    return general_boxes(answer) if plain is None else plain
+
+
+def general_boxes(answer: str) -> list[ParsedBox]:
+    """`parse_boxes` without its short cut for the usual answer."""
     values = read_values(answer)
     if not any(v is PROSE for v in values):
         return _boxes_in(values)
@@ -140,11 +135,11 @@ def _add_boxes(boxes: list[ParsedBox], values: Sequence[Any], label: str | None,
 
 
 def _add_boxes_of_object(boxes: list[ParsedBox], item: dict[str, list[Any]]) -> None:
-    label = _first(item, _LABEL_KEYS, str)
+    label = _first(item, LABEL_KEYS, str)
     confidence = _confidence(item) if "confidence" in item or "score" in item else None
     before, announced = len(boxes), False
     for key in item:
-        if key in _BOX_KEYS:
+        if key in BOX_KEYS:
             announced = True
             for value in item[key]:
                 if value.__class__ is list:
@@ -157,8 +152,8 @@ def _add_boxes_of_object(boxes: list[ParsedBox], item: dict[str, list[Any]]) -> 
 
 
 def _confidence(item: dict[str, list[Any]]) -> float | None:
-    stated = _first(item, _CONFIDENCE_KEYS, float)
-    return _number(_first(item, _CONFIDENCE_KEYS, str)) if stated is None else stated
+    stated = _first(item, CONFIDENCE_KEYS, float)
+    return _number(_first(item, CONFIDENCE_KEYS, str)) if stated is None else stated
 
 
 def _add_odd_box(
@@ -166,7 +161,7 @@ def _add_odd_box(
 ) -> None:
     """A box in corner keys or in a text; NO_BOX for a box's key without any box."""
     if announced:
-        texts = [value for key in item if key in _BOX_KEYS for value in item[key] if value.__class__ is str]
+        texts = [value for key in item if key in BOX_KEYS for value in item[key] if value.__class__ is str]
         read = [box for text in texts for box in _boxes_in([v for v in read_values(text) if isinstance(v, list)])]
         boxes += [ParsedBox(box.box, label, confidence) for box in read]
         if not read:
