@@ -7,7 +7,6 @@ numbers. So the rewards on top of this see neither spaces nor spelling.
 from __future__ import annotations
 
 import functools
-import marshal
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vlrft.parse import Parsed, ParsedBox, normalise, parse_boxes
 from vlrft.parse.boxes import says_nothing
 from vlrft.rewards.base import TargetError, is_number, ordered
 from vlrft.rewards.box import check_answer_space, picture_size, target_space, true_box
+from vlrft.rewards.remembered import once_per_target
 from vlrft.types import Score
 
 Floats = NDArray[np.float64]
@@ -37,9 +37,6 @@ _PLAIN = 1e9
 """Coordinates below this are converted without overflow; others are looked at one by one."""
 _NUMBERS = {int, float}
 _LISTS = {list, tuple}
-_TRUTHS: dict[bytes, Truth] = {}
-_KEPT_MOST = 256
-_LONGEST_KEPT = 1 << 16
 _LONGEST_LABEL = 256
 """Longer ones are not brought to normal form, which costs time, and so match nothing."""
 
@@ -83,27 +80,12 @@ class Answer(Objects):
     """False when nothing was said, or nothing that is a box or an empty answer: never the same as "no objects"."""
 
 
+@once_per_target
 def read_truth(target: Any, meta: Mapping[str, Any]) -> Truth:
     """The objects `[{"bbox", "label"}]` of a target. Raises TargetError.
 
     A label of null on all objects says that classes do not matter.
     """
-    try:
-        # All completions of a group have one target. Version 2 writes equal values alike, and 1 unlike 1.0 and True.
-        key = marshal.dumps([target, dict(meta)], 2)
-    except ValueError:  # a value that is no plain data
-        return _read_truth(target, meta)
-    known = _TRUTHS.get(key)
-    if known is None:
-        known = _read_truth(target, meta)
-        if len(key) <= _LONGEST_KEPT:
-            if len(_TRUTHS) >= _KEPT_MOST:
-                _TRUTHS.clear()
-            _TRUTHS[key] = known
-    return known
-
-
-def _read_truth(target: Any, meta: Mapping[str, Any]) -> Truth:
     if not isinstance(target, list | tuple):
         raise TargetError(f'a detection target is a list of {{"bbox", "label"}}, [] for none, got {target!r}')
     for i, item in enumerate(target):

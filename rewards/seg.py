@@ -45,6 +45,7 @@ from vlrft.rewards.box import (
     true_box,
 )
 from vlrft.rewards.matching import EMPTY_ANSWERS
+from vlrft.rewards.remembered import once_per_target
 from vlrft.types import Score
 
 TAU_BOX = 10 / math.hypot(840, 840)
@@ -133,6 +134,7 @@ def _iou(a: dict[str, Any], b: dict[str, Any]) -> float:
     return float(coco.iou([a], [b], [0])[0, 0])
 
 
+@once_per_target
 def _true_mask(target: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
     """The target as pycocotools' run lengths. Raises TargetError."""
     space, image_size = target_space(meta), meta.get("image_size")
