@@ -3,7 +3,7 @@
     python benchmarks/rewards.py --json runs/rewards.json
 
 Every completion is text of a typical size (some sixty words of reasoning and an answer; detection has 20 boxes on both
-sides, lists of diagnoses 10 entries), read and judged anew. A figure is the median of `--repeats` runs. A family's is
+sides, lists of diagnoses 10 entries), read and judged anew. A figure is the median of `--repeats` rounds. A family's is
 that of its slowest member with a bar. The bar is 5,000; maths, average precision, JSON trees, ROUGE and what embeds
 texts are shown without one, and charts have a benchmark of their own (chart_sandbox.py). Run it on an idle machine.
 """
@@ -43,17 +43,21 @@ def per_second(call: Callable[[], object], seconds: float, clock: Callable[[], f
 
 
 def measure(only: Sequence[str], repeats: int, seconds: float) -> list[Row]:
-    """One row per reward, then one per family: the slowest of its members that have a bar."""
-    rows: list[Row] = []
-    for name, work in workloads().items():
-        base = name.partition("@")[0]
-        if only and base not in only and base.partition(".")[0] not in only:
-            continue
-        call = functools.partial(scorer(name, work.options), work.completion, work.target, work.meta)
-        # Maths compares in a process of its own, whose time counts as well: the wall clock does for it.
-        clock = time.perf_counter if base == "math.verify" else time.process_time
-        rates = [per_second(call, seconds, clock) for _ in range(repeats)]
-        rows.append(row(base, "per_second", rates))
+    """One row per reward, then one per family: the slowest of its members that have a bar.
+
+    In rounds over all rewards, so that a while in which the machine is slow meets all of them alike.
+    """
+    chosen: dict[str, tuple[Callable[[], object], list[float]]] = {
+        base: (functools.partial(scorer(name, work.options), work.completion, work.target, work.meta), [])
+        for name, work in workloads().items()
+        if (base := name.partition("@")[0]) in only or base.partition(".")[0] in only or not only
+    }
+    for _ in range(repeats):
+        for base, (call, rates) in chosen.items():
+            # Maths compares in a process of its own, whose time counts as well: the wall clock does for it.
+            clock = time.perf_counter if base == "math.verify" else time.process_time
+            rates.append(per_second(call, seconds, clock))
+    rows = [row(base, "per_second", rates) for base, (_, rates) in chosen.items()]
     families: dict[str, list[Row]] = {}
     for item in rows:
         if item["workload"] not in NO_BAR:
