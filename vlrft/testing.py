@@ -94,7 +94,7 @@ def random_completions(family: Family, lengths: Sequence[int], seed: int = 0) ->
 def plain_logps(model: Any, family: Family, group: Group, temperature: float = 1.0) -> list[Tensor]:
     """Reference: one ordinary forward of the library's model per completion, log-probs of its tokens [L_i].
 
-    `model` must be a plain transformers model with its own attention; positions come from its own `get_rope_index`.
+    `model` must be a plain transformers model with its own attention; the positions are the family's.
     """
     out = []
     prompt = torch.tensor(group.prompt.token_ids)

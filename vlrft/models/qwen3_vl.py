@@ -6,6 +6,7 @@ the whole video; an engine writes the times by itself, from the same timestamps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,6 +55,10 @@ class Qwen3VL(QwenVL):
             for first, last in zip(firsts, lasts, strict=True)
         )
         return Slot(text=text, runs=(self.pair_tokens(shown),) * len(firsts))
+
+    def video_grids(self, mm: Mapping[str, Tensor]) -> list[tuple[int, int, int, float]]:
+        """Every pair of frames is a run of its own."""
+        return [(1, height, width, 1.0) for t, height, width, _ in super().video_grids(mm) for _ in range(t)]
 
     def deep_features(self, out: Any) -> list[Tensor]:
         return [torch.cat(list(layer)) for layer in out.deepstack_features]

@@ -5,6 +5,7 @@ Images and videos go through one vision tower in one call; a video's frames are 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ FRAME_TOKENS = (128, 768)
 """Fewest and most tokens of a pair of frames in qwen-vl-utils (`VIDEO_MIN_TOKEN_NUM`, `VIDEO_MAX_TOKEN_NUM`)."""
 VIDEO_TOKENS = 0.9 * 128_000
 """Most tokens that a video takes in qwen-vl-utils (nine tenths of `MODEL_SEQ_LEN`)."""
+NO_GRIDS = torch.zeros((0, 3), dtype=torch.int64)
 
 
 class QwenVL(ChatFamily):
@@ -146,16 +148,40 @@ class QwenVL(ChatFamily):
         return kinds
 
     def positions(self, token_ids: Sequence[int], mm: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-        ids = torch.tensor(token_ids)[None]
-        about = {key: value for key, value in mm.items() if not key.startswith("pixel_values")}
-        inner: Any = self.model.model
-        positions, _ = inner.get_rope_index(ids, self.token_kinds(ids), **about)
-        # A video's temporal positions may lie beyond those of the text after it. Text goes on from text, as in one
-        # forward over prompt and completion.
-        return positions[:, 0], int(positions[0, 0, -1]) + 1
+        """M-RoPE as the published models were trained with it, and as vLLM places it: what follows a run of vision
+        tokens goes on from the largest position in that run.
+
+        transformers 5.19 puts text after a video at `max(height, width)` of its grid instead, which lies before the
+        video's last frames where these are many, and decodes from the largest position all the same.
+        """
+        image, video = self.run_ids
+        grids = {image: iter(self.image_grids(mm)), video: iter(self.video_grids(mm))}
+        parts, following = [], 0
+        for token, run in itertools.groupby(token_ids):
+            if token in grids:
+                frames, height, width, step = next(grids[token])
+                grid = torch.stack(torch.meshgrid(*map(torch.arange, (frames, height, width)), indexing="ij"))
+                # In double precision, then cut off: as vLLM, so that the last digit cannot tell the two apart.
+                grid[0] = (grid[0].double() * step).long()
+                parts.append(following + grid.reshape(3, -1))
+            else:
+                parts.append(following + torch.arange(len(list(run))).expand(3, -1))
+            following = int(parts[-1].max()) + 1
+        return torch.cat(parts, 1), following
+
+    def image_grids(self, mm: Mapping[str, Tensor]) -> list[tuple[int, int, int, float]]:
+        """(frames, height, width, positions from one frame to the next) of every run of image tokens, in order."""
+        return [(t, h // self.merge, w // self.merge, 1.0) for t, h, w in mm.get("image_grid_thw", NO_GRIDS).tolist()]
+
+    def video_grids(self, mm: Mapping[str, Tensor]) -> list[tuple[int, int, int, float]]:
+        """As `image_grids`, of every run of video tokens; frames are pairs here."""
+        return [(t, h // self.merge, w // self.merge, 1.0) for t, h, w in mm.get("video_grid_thw", NO_GRIDS).tolist()]
 
     def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
-        return {**prompt.mm, "mm_token_type_ids": self.token_kinds(token_ids)}
+        """With rotary positions of our own (see `positions`)."""
+        following = prompt.next_position + torch.arange(token_ids.shape[1] - len(prompt.token_ids))
+        position_ids = torch.cat([prompt.position_ids, following.expand(3, -1)], 1)[:, None]
+        return {**prompt.mm, "mm_token_type_ids": self.token_kinds(token_ids), "position_ids": position_ids}
 
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
