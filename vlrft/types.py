@@ -147,6 +147,8 @@ class Prompt:
     """Seconds of each video; None for an image."""
     media_digests: tuple[str, ...] = ()
     """SHA-256 of each item as the vision tower gets it (`models.base.media_digest`): trainer and engine must agree."""
+    media_spans: tuple[tuple[int, int], ...] = ()
+    """(start, end) in `token_ids` of each item: from its first vision token to behind its last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

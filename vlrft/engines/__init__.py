@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ENGINES: Mapping[str, str] = {
     "hf": "vlrft.engines.hf:HFEngine",
+    "vllm": "vlrft.engines.vllm:VLLMEngine",
 }
 
 

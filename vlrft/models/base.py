@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vlrft.types import Clip, MediaShape, Part, Prompt
 
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
 class PromptError(ValueError):
     """A sample that cannot be rendered as asked; the message names the sample, the cause and the next step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaItem:
+    """One image or video of a rendered prompt as an engine takes it: the trainer's own tensors and tokens."""
+
+    kind: Literal["image", "video"]
+    start: int
+    """Where its tokens begin in `Prompt.token_ids`."""
+    is_vision: tuple[bool, ...]
+    """Of every token from there on: whether a feature of the tower stands for it."""
+    rows: Mapping[str, Tensor]
+    """Tensors whose first dimension runs over patches or tiles."""
+    about: Mapping[str, Tensor]
+    """Tensors with one value for the item: grids, timing, counts."""
+    digest: str
+    """`media_digest` of what the tower gets: the key of an engine's caches."""
 
 
 class Family(Protocol):
@@ -73,6 +91,9 @@ class Family(Protocol):
 
     def collate_media(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The media tensors of several prompts as one set, in order; of a single one its own, not copies."""
+
+    def media_items(self, prompt: Prompt) -> list[MediaItem]:
+        """The prompt's media one by one, in the order in which it shows them, under the names that vLLM takes."""
 
     def blank_media(self) -> dict[str, Tensor]:
         """The smallest input that the vision tower takes, on the model's device."""

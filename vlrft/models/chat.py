@@ -8,12 +8,13 @@ Shape suffixes: T stream tokens, M vision tokens among them, D hidden size.
 
 from __future__ import annotations
 
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vlrft.config import VideoConfig
 from vlrft.logprob import embed
-from vlrft.models.base import PromptError
+from vlrft.models.base import MediaItem, PromptError
 from vlrft.types import Clip, MediaPart, MediaShape, Part, Prompt, TextPart
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Turn:
     """One placeholder per media item, as the chat template writes it."""
     order: tuple[int, ...]
     """Index of each item in the sample's media, in the order in which the turn shows them."""
+    spans: tuple[tuple[int, int], ...]
+    """(start, end) in `token_ids` of each item, in that order."""
 
 
 class ChatFamily(ABC):
@@ -155,6 +158,7 @@ class ChatFamily(ABC):
             input_sizes=tuple(shape.size for shape in shown),
             durations=tuple(item.duration if isinstance(item, Clip) else None for item in media),
             media_digests=tuple(digests[turn.order.index(i)] for i in range(len(media))),
+            media_spans=tuple(turn.spans[turn.order.index(i)] for i in range(len(media))),
         )
 
     def _size(self, stored: tuple[int, int], num_frames: int | None) -> tuple[int, int]:
@@ -175,20 +179,21 @@ class ChatFamily(ABC):
     def _turn(self, sample_id: str, parts: Sequence[Part], shown: Sequence[MediaShape]) -> Turn:
         text, order = self._template(sample_id, parts, shown)
         with _naming(sample_id):
-            slots = iter([self.slot(shown[i]) for i in order])
-        runs: list[int] = []
-
-        def fill(_: re.Match[str]) -> str:
-            slot = next(slots)
-            runs.extend(slot.runs)
-            return slot.text
-
-        filled = self._placeholders().sub(fill, text)
+            slots = [self.slot(shown[i]) for i in order]
+        texts = iter([slot.text for slot in slots])
+        filled = self._placeholders().sub(lambda _: next(texts), text)
         # A run is one token here and repeated below: what stands around it is tokenised as in the full text.
-        remaining, token_ids = iter(runs), list[int]()
+        lengths = iter([length for slot in slots for length in slot.runs])
+        token_ids, runs = list[int](), list[tuple[int, int]]()
         for token in self._ids(filled):
-            token_ids.extend([token] * (next(remaining) if token in self.run_ids else 1))
-        return Turn(token_ids=tuple(token_ids), compact_ids=self._ids(text), order=tuple(order))
+            if token in self.run_ids:
+                runs.append((len(token_ids), len(token_ids) + next(lengths)))
+                token_ids.extend([token] * (runs[-1][1] - runs[-1][0]))
+            else:
+                token_ids.append(token)
+        ends = list(itertools.accumulate(len(slot.runs) for slot in slots))
+        spans = tuple((runs[end - len(slot.runs)][0], runs[end - 1][1]) for slot, end in zip(slots, ends, strict=True))
+        return Turn(token_ids=tuple(token_ids), compact_ids=self._ids(text), order=tuple(order), spans=spans)
 
     def _template(self, sample_id: str, parts: Sequence[Part], shown: Sequence[MediaShape]) -> tuple[str, list[int]]:
         """The turn as the chat template writes it, and the order in which it shows the media."""
@@ -228,6 +233,31 @@ class ChatFamily(ABC):
             return dict(with_media[0])
         keys = dict.fromkeys(key for mm in with_media for key in mm)
         return {key: torch.cat([mm[key] for mm in with_media if key in mm]) for key in keys}
+
+    def media_items(self, prompt: Prompt) -> list[MediaItem]:
+        order = sorted(range(len(prompt.media_spans)), key=lambda i: prompt.media_spans[i])
+        kinds: list[Literal["image", "video"]] = ["image" if prompt.durations[i] is None else "video" for i in order]
+        starts = [prompt.media_spans[i][0] - self.span_lead(kind) for i, kind in zip(order, kinds, strict=True)]
+        masks = [
+            tuple(token in self.run_ids for token in prompt.token_ids[start : prompt.media_spans[i][1]])
+            for i, start in zip(order, starts, strict=True)
+        ]
+        tensors = self.split_media(prompt.mm, kinds, [sum(mask) for mask in masks])
+        return [
+            MediaItem(kind=kind, start=start, is_vision=mask, rows=rows, about=about, digest=prompt.media_digests[i])
+            for i, kind, start, mask, (rows, about) in zip(order, kinds, starts, masks, tensors, strict=True)
+        ]
+
+    @abstractmethod
+    def split_media(
+        self, mm: Mapping[str, Tensor], kinds: Sequence[str], tokens: Sequence[int]
+    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """(`MediaItem.rows`, `MediaItem.about`) of every item in the order of the turn; `tokens`: vision
+        tokens of each."""
+
+    def span_lead(self, kind: str) -> int:
+        """Tokens before an item's first vision token that vLLM counts to the item."""
+        return 0
 
     def hidden_states(
         self,

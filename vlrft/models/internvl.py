@@ -118,6 +118,19 @@ class InternVL(ChatFamily):
     def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
         return dict(prompt.mm)
 
+    def split_media(
+        self, mm: Mapping[str, Tensor], kinds: Sequence[str], tokens: Sequence[int]
+    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        counts = [count // self.tile_tokens for count in tokens]
+        pixels = {"image": "pixel_values", "video": "pixel_values_videos"}
+        return [
+            (
+                {pixels[kind]: tiles},
+                {f"{kind}_num_patches": torch.tensor(count), f"{kind}_token_id": torch.tensor(self.image_id)},
+            )
+            for kind, count, tiles in zip(kinds, counts, mm["pixel_values"].split(counts) if counts else (), strict=True)
+        ]
+
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         inner: Any = self.model.model
         features: Tensor = inner.get_image_features(mm["pixel_values"], return_dict=True).pooler_output

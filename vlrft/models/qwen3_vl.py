@@ -60,6 +60,10 @@ class Qwen3VL(QwenVL):
         """Every pair of frames is a run of its own."""
         return [(1, height, width, 1.0) for t, height, width, _ in super().video_grids(mm) for _ in range(t)]
 
+    def span_lead(self, kind: str) -> int:
+        """vLLM looks for the mark before each pair of frames."""
+        return 1 if kind == "video" else 0
+
     def deep_features(self, out: Any) -> list[Tensor]:
         return [torch.cat(list(layer)) for layer in out.deepstack_features]
 

@@ -6,7 +6,7 @@ Images and videos go through one vision tower in one call; a video's frames are 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,6 +182,25 @@ class QwenVL(ChatFamily):
         following = prompt.next_position + torch.arange(token_ids.shape[1] - len(prompt.token_ids))
         position_ids = torch.cat([prompt.position_ids, following.expand(3, -1)], 1)[:, None]
         return {**prompt.mm, "mm_token_type_ids": self.token_kinds(token_ids), "position_ids": position_ids}
+
+    def split_media(
+        self, mm: Mapping[str, Tensor], kinds: Sequence[str], tokens: Sequence[int]
+    ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        names = {"image": ("pixel_values", "image_grid_thw"), "video": ("pixel_values_videos", "video_grid_thw")}
+        singles = {kind: self._singles(mm, *names[kind]) for kind in names}
+        timed = {key: iter(mm[key]) for key in ("second_per_grid_ts",) if key in mm}
+        return [
+            (rows, {**about, **({key: next(values) for key, values in timed.items()} if kind == "video" else {})})
+            for kind in kinds
+            for rows, about in [next(singles[kind])]
+        ]
+
+    def _singles(
+        self, mm: Mapping[str, Tensor], pixels: str, grid: str
+    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        if grid in mm:
+            parts = mm[pixels].split(mm[grid].prod(-1).tolist())
+            yield from (({pixels: part}, {grid: shape}) for part, shape in zip(parts, mm[grid], strict=True))
 
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]

@@ -1,0 +1,178 @@
+"""vLLM itself, in this process: the trainer's ids, media and log-probs, and new weights after every sync."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from vlrft.config import DataConfig, ModelConfig, TinyModelConfig
+from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
+from vlrft.models import load_family
+from vlrft.models.base import Family
+from vlrft.models.tiny import build_tiny
+from vlrft.testing import Size, make_group, make_prompt, plain_logps
+from vlrft.types import FinishReason, Prompt
+
+pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
+
+from vlrft.engines.vllm import VLLMEngine
+from vlrft.engines.vllm_inputs import engine_input
+
+SCENES: dict[str, list[Size]] = {
+    "an image": [(84, 56)],
+    "two images": [(84, 84), (56, 112)],
+    "a video": [(56, 56, 8)],
+    "text only": [],
+    "video, image, video": [(56, 84, 5), (84, 84), (56, 56, 4)],
+}
+PARAMS = SamplingParams(max_tokens=8)
+
+
+def tiny(name: str) -> TinyModelConfig:
+    return TinyModelConfig(family=name, hidden_size=128, intermediate_size=256, num_layers=2)
+
+
+def build(name: str) -> tuple[Family, VLLMEngine]:
+    family = load_family(ModelConfig(tiny=tiny(name)), DataConfig())
+    return family, VLLMEngine(family, max_rows=64, max_model_len=2048, enforce_eager=True, kv_cache_memory_bytes=2**28)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[tuple[Family, VLLMEngine]]:
+    family, engine = build("qwen2_5_vl")
+    yield family, engine
+    engine.close()
+
+
+def prompts(family: Family) -> list[Prompt]:
+    return [make_prompt(family, name, sizes) for name, sizes in SCENES.items()]
+
+
+def sampled_gap(family: Family, engine: VLLMEngine, prompts: list[Prompt]) -> float:
+    """Largest difference between the engine's log-prob of a token that it sampled and plain transformers'."""
+    plain, _ = build_tiny(tiny(family.model.config.model_type))
+    plain.load_state_dict(family.model.state_dict())
+    requests = [Request(prompt=p, seeds=(11, 12, 13, 14)) for p in prompts]
+    worst = 0.0
+    for request, completions in zip(requests, engine.generate(requests, PARAMS), strict=True):
+        group = make_group(request.prompt, [completion.token_ids for completion in completions])
+        with torch.no_grad():
+            expected = plain_logps(plain, family, group)
+        for completion, logps in zip(completions, expected, strict=True):
+            worst = max(worst, float((torch.tensor(completion.logprobs) - logps).abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
+@pytest.mark.slow
+def test_every_family_equals_the_trainer(name: str) -> None:
+    family, engine = build(name)
+    try:
+        assert sampled_gap(family, engine, prompts(family)) < 1e-5
+    finally:
+        engine.close()
+
+
+def test_log_probs_equal_the_trainers_on_images_videos_and_text(stage: tuple[Family, VLLMEngine]) -> None:
+    family, engine = stage
+    assert sampled_gap(family, engine, prompts(family)) < 1e-5
+
+
+def test_vllm_is_given_the_trainers_own_ids_and_tensors(stage: tuple[Family, VLLMEngine]) -> None:
+    family, _ = stage
+    prompt = prompts(family)[4]
+    given: Any = engine_input(family, prompt)
+    assert given["prompt_token_ids"] == list(prompt.token_ids)
+    assert {h for hashes in given["mm_hashes"].values() for h in hashes} == set(prompt.media_digests)
+    videos = [item["pixel_values_videos"].data for item in given["mm_kwargs"]["video"]]
+    assert torch.equal(torch.cat(videos), prompt.mm["pixel_values_videos"])
+    assert videos[0].data_ptr() == prompt.mm["pixel_values_videos"].data_ptr(), "one copy, whatever G is"
+
+
+def test_the_same_seed_gives_the_same_tokens_whatever_else_is_asked(stage: tuple[Family, VLLMEngine]) -> None:
+    family, engine = stage
+    scenes = prompts(family)
+    alone = engine.generate([Request(prompt=scenes[0], seeds=(5, 6))], PARAMS)
+    crowd = engine.generate([Request(prompt=p, seeds=(5, 6)) for p in scenes], PARAMS)
+    assert [c.token_ids for c in alone[0]] == [c.token_ids for c in crowd[0]]
+    assert alone[0][0].token_ids != alone[0][1].token_ids
+
+
+def test_replayed_tokens_have_the_trainers_log_probs(stage: tuple[Family, VLLMEngine]) -> None:
+    family, engine = stage
+    for prompt in prompts(family):
+        tokens = family.encode("[12, 40]")
+        engine.generate([Request(prompt=prompt, seeds=(1,))], PARAMS)
+        assert engine.replay(prompt, tokens) == pytest.approx(trainer_logprobs(family, prompt, tokens), abs=1e-5)
+
+
+def test_neither_vision_tokens_nor_stops_where_they_are_banned(stage: tuple[Family, VLLMEngine]) -> None:
+    family, engine = stage
+    prompt = prompts(family)[0]
+    params = SamplingParams(max_tokens=6, ignore_eos=True)
+    (rows,) = engine.generate([Request(prompt=prompt, seeds=tuple(range(16)))], params)
+    assert all(len(row.token_ids) == 6 and row.finish_reason == FinishReason.LENGTH for row in rows)
+    assert all({*family.banned_ids, *family.stop_ids}.isdisjoint(row.token_ids) for row in rows)
+
+
+def nudge(family: Family, part: str) -> None:
+    """Change the weights of one part as a training step would, only more."""
+    with torch.no_grad():
+        for name, parameter in family.model.named_parameters():
+            if family.part_of(name) == part:  # type: ignore[attr-defined]
+                parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+
+
+@pytest.mark.parametrize("part", ["language_model", "vision_tower", "projector"])
+def test_new_weights_of_every_part_arrive_and_no_cache_outlives_them(
+    stage: tuple[Family, VLLMEngine], part: str
+) -> None:
+    family, engine = stage
+    scenes = prompts(family)
+    before = engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
+    nudge(family, part)
+    engine.sync(engine.policy_version + 1)
+    assert sampled_gap(family, engine, scenes) < 1e-5
+    after = engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
+    assert before[2][0].logprobs != after[2][0].logprobs
+    assert after[0][0].policy_version == engine.policy_version
+
+
+@pytest.mark.parametrize(
+    "sabotage", ["nothing is loaded", "vision features are kept", "the head keeps its packed copy"]
+)
+def test_the_canary_catches_a_sync_that_does_not_arrive(
+    stage: tuple[Family, VLLMEngine], sabotage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, engine = stage
+    scenes = prompts(family)
+    engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
+    assert engine._llm is not None
+    if sabotage == "nothing is loaded":
+        monkeypatch.setattr(engine._llm, "collective_rpc", lambda *a, **k: None)
+    elif sabotage == "vision features are kept":
+        executor: Any = engine._llm.llm_engine.model_executor
+        monkeypatch.setattr(executor.driver_worker.worker.model_runner, "reset_encoder_cache", lambda: None)
+        monkeypatch.setattr(engine._llm.llm_engine, "reset_encoder_cache", lambda: None)
+    else:
+        monkeypatch.setattr(engine._llm, "apply_model", lambda function: [0])
+    nudge(family, "language_model" if "head" in sabotage else "vision_tower")
+    engine.sync(engine.policy_version + 1)
+    with pytest.raises(StaleWeightsError, match="log-probs are not the trainer's") as caught:
+        engine.generate([Request(prompt=scenes[0], seeds=(3,))], PARAMS)
+    assert f"policy version {engine.policy_version}" in str(caught.value)
+    monkeypatch.undo()
+    assert sampled_gap(family, engine, scenes) < 1e-5, "after a sound sync it goes on"
+
+
+def test_the_trainers_own_settings_are_left_alone(stage: tuple[Family, VLLMEngine]) -> None:
+    family, engine = stage
+    state = torch.get_rng_state()
+    engine.generate([Request(prompt=prompts(family)[0], seeds=(1, 2))], PARAMS)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.set_num_threads(1)
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,41 @@
+"""The policy's weights as a folder that other engines load, in shared memory where there is some."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from vlrft.models.base import Family
+
+SHARED_MEMORY = Path("/dev/shm")
+_SPARE = 1.1
+"""Room asked for, as a multiple of the weights."""
+
+
+class WeightFolder:
+    """A checkpoint in the published form (config, tokenizer, processor, safetensors), written anew at every sync."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family)))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        family.processor.save_pretrained(self.path)
+
+    def write(self) -> Path:
+        """The current weights under their published names; returns the folder."""
+        self.family.model.save_pretrained(self.path)
+        return self.path
+
+    def close(self) -> None:
+        self._remove()
+
+
+def _place(family: Family) -> str | None:
+    """Shared memory if the weights fit there; None = the system's folder for temporary files."""
+    needed = _SPARE * sum(p.nbytes for p in family.model.parameters())
+    if SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > needed:
+        return str(SHARED_MEMORY)
+    return None
