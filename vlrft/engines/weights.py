@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from vlrft.models.base import Family
 
@@ -23,10 +27,21 @@ class WeightFolder:
         self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family)))
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         family.processor.save_pretrained(self.path)
+        config = copy.deepcopy(family.model.config)
+        config.architectures = [type(family.model).__name__]
+        config.save_pretrained(self.path)
+        if family.model.generation_config is not None:
+            family.model.generation_config.save_pretrained(self.path)
 
     def write(self) -> Path:
         """The current weights under their published names; returns the folder."""
-        self.family.model.save_pretrained(self.path)
+        tensors: dict[str, Tensor] = {}
+        written: set[int] = set()
+        for name, tensor in self.family.model.state_dict().items():
+            if tensor.data_ptr() not in written:  # an output head that is also the embedding is stored once
+                written.add(tensor.data_ptr())
+                tensors[self.family.export_name(name)] = tensor.contiguous()
+        save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
         return self.path
 
     def close(self) -> None:
