@@ -16,6 +16,7 @@ cannot read are left out, and named.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import statistics
@@ -24,13 +25,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from _results import Row, markdown_table, row, write_results
 
-from vlrft.config import VideoConfig
+from vlrft.config import DataConfig, ModelConfig, TinyModelConfig, VideoConfig
 from vlrft.data.media import MediaError
-from vlrft.data.video import ClipRequest, DecodingPool, media_shape, video_size
+from vlrft.data.video import ClipRequest, DecodingPool, media_shape
+from vlrft.models.base import Family
 from vlrft.types import MediaRef
 
 FACTOR = 28
@@ -54,7 +56,20 @@ def request(path: Path) -> ClipRequest:
     ref = MediaRef(kind="video", path=str(path))
     shape = media_shape(ref, VideoConfig(fps=FPS))
     assert shape.num_frames is not None, "a video has frames"
-    return ClipRequest(ref=ref, times=shape.timestamps, size=video_size(*shape.size, shape.num_frames, factor=FACTOR))
+    size = family().video_input_size(shape.size, shape.num_frames)
+    return ClipRequest(ref=ref, times=shape.timestamps, size=size)
+
+
+@functools.cache
+def family() -> Family:
+    """Of Qwen2.5-VL, for its rule of sizes alone."""
+    from vlrft.models import load_family
+
+    made: Any = load_family(ModelConfig(tiny=TinyModelConfig(family="qwen2_5_vl")), DataConfig())
+    # As published processors leave it; a tiny one has budgets of its own.
+    made.processor.video_processor.cap_pixels_per_frame = None
+    assert made.factor == FACTOR, "patches of 14 pixels, merged two by two"
+    return cast(Family, made)
 
 
 def readable(paths: Sequence[Path], fetch: Callable[[Path], Any]) -> list[Path]:

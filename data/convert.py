@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vlrft.data.prep import FORMS
 from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped
 from vlrft.data.tables import HUB, RowStream
 from vlrft.data.tasks import build_task
+from vlrft.data.tasks.targets import published_flags
 from vlrft.data.write import RowWriter, data_uri, json_line
 from vlrft.registry import nearest
 
@@ -65,6 +66,8 @@ class Report:
     left_out: list[Skipped] = field(default_factory=list)
     listing: Path | None = None
     """File of JSON lines with every row that was left out and why; None when all were written."""
+    flagged: list[Skipped] = field(default_factory=list)
+    """Written rows that break their form's rules and are kept as published, with what is odd about them."""
     folder: Path = field(default_factory=Path)
     """Folder that the written media paths are relative to."""
     aside: Counter[str] = field(default_factory=Counter)
@@ -94,6 +97,9 @@ def convert(request: Request) -> Report:
                 _write(writer, row, where, request, report)
             except SampleError as error:
                 quarantine.bad(error)
+                continue
+            if flags := published_flags(row):
+                report.flagged.append(Skipped(where=where, reason="; ".join(flags), kind="published"))
         report.written, report.left_out = writer.count, quarantine.skipped
         if not writer.count:
             first = f"; the first of {len(report.left_out)}: {report.left_out[0]}" if report.left_out else ""
@@ -102,7 +108,7 @@ def convert(request: Request) -> Report:
     return report
 
 
-def grouped(left_out: list[Skipped]) -> list[tuple[int, Skipped]]:
+def grouped(left_out: Sequence[Skipped]) -> list[tuple[int, Skipped]]:
     """(how many, the first of them) for each kind of reason, the most frequent first."""
     counts: Counter[str] = Counter()
     first: dict[str, Skipped] = {}

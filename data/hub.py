@@ -82,16 +82,33 @@ def _split_of(known: list[str], split: str | None, what: str) -> str:
 
 
 def _undecoded(dataset: Any, datasets: Any) -> tuple[Any, dict[str, Any]]:
-    """The dataset with its picture columns as `{"bytes", "path"}`, and the names behind its label columns."""
+    """The dataset with pictures and videos, also in lists and structures, as `{"bytes", "path"}`, and the names behind
+    its label columns."""
     features = dataset.features or {}
     for name, feature in features.items():
-        inner = getattr(feature, "feature", feature)
-        inner = inner[0] if isinstance(inner, list) else inner
-        if isinstance(inner, datasets.Image):
-            raw = datasets.Image(decode=False)
-            dataset = dataset.cast_column(name, raw if inner is feature else type(feature)(raw))
+        raw = _raw(feature, datasets)
+        if raw is not None:
+            dataset = dataset.cast_column(name, raw)
     names = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     return dataset, names
+
+
+def _raw(feature: Any, datasets: Any) -> Any:
+    """The feature with its media left encoded; None where it holds none."""
+    for kind in (datasets.Image, getattr(datasets, "Video", None)):
+        if kind is not None and isinstance(feature, kind):
+            return kind(decode=False)
+    if isinstance(feature, dict):
+        changed = {key: _raw(inner, datasets) for key, inner in feature.items()}
+        held = any(inner is not None for inner in changed.values())
+        return {key: inner if inner is not None else feature[key] for key, inner in changed.items()} if held else None
+    if isinstance(feature, list):
+        inner = _raw(feature[0], datasets)
+        return None if inner is None else [inner]
+    if hasattr(feature, "feature"):
+        inner = _raw(feature.feature, datasets)
+        return None if inner is None else type(feature)(inner)
+    return None
 
 
 def _columns(row: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:

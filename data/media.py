@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from vlrft.config import VideoConfig
 from vlrft.data.images import MediaError, image_ref, image_size, open_image
 from vlrft.data.problems import SampleError, Skipped
-from vlrft.data.quarantine import QuarantineFile
 from vlrft.data.video import ClipRequest, Prefetcher, media_shape, shared_pool
 from vlrft.types import MediaRef, Sample
 
 __all__ = [
     "MediaError",
-    "QuarantineFile",
     "check_media",
     "image_ref",
     "image_size",
@@ -26,14 +25,8 @@ _THUMBNAIL = (64, 64)
 """Size of decoded frames that nobody will look at: it changes nothing about what is decoded."""
 
 
-def check_media(
-    samples: Iterable[Sample],
-    *,
-    decode: bool,
-    video: VideoConfig | None = None,
-    quarantine: QuarantineFile | None = None,
-) -> list[Skipped]:
-    """Every media item that cannot be read, by sample id, in the order of `samples`; also noted in `quarantine`.
+def check_media(samples: Iterable[Sample], *, decode: bool, video: VideoConfig | None = None) -> list[Skipped]:
+    """Every media item that cannot be read, by sample id, in the order of `samples`.
 
     `decode=False` reads headers. `decode=True` reads all pixels of images, and of videos the frames that `video` shows
     (None = its defaults), in its decoding processes: this finds truncation and damage.
@@ -51,16 +44,15 @@ def check_media(
             return []
         return [ClipRequest(ref=ref, times=shape.timestamps, size=_THUMBNAIL)]
 
-    bad = []
+    bad: list[Skipped] = []
     items = ((sample, ref) for sample in samples for ref in sample.media)
-    for (sample, ref), futures in Prefetcher(items, pool, requests_of, ahead=2 * config.workers):
+    for (sample, _), futures in Prefetcher(items, pool, requests_of, ahead=2 * config.workers):
         for future in futures:
             try:
                 future.result()
             except MediaError as error:
-                bad.append(left_out(sample, error, config))
-                if quarantine is not None:
-                    quarantine.add(error, sample=sample.id, decoder=config.decoder if ref.kind == "video" else None)
+                again = bad and bad[-1].where == f"sample {sample.id}"
+                bad.append(dataclasses.replace(left_out(sample, error, config), whole=not again))
     return bad
 
 

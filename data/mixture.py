@@ -7,6 +7,7 @@ so that after every draw each source has its share of all draws, to within one.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -73,24 +74,30 @@ class MixtureSampler:
 
     def propose(self, step: int, n: int) -> list[Sample]:
         turns, self._drawn = self._turns(n)
-        drawn = {name: iter(held.propose(step, turns.count(name))) for name, held in self._within.items()}
+        share = Counter(turns)
+        drawn = {name: iter(held.propose(step, share[name])) for name, held in self._within.items()}
         return [next(drawn[name]) for name in turns]
 
     def peek(self, step: int, n: int) -> list[Sample]:
         """What `propose` would give now; nothing moves on."""
         turns, _ = self._turns(n)
-        seen = {name: iter(held.peek(step, turns.count(name))) for name, held in self._within.items()}
+        share = Counter(turns)
+        seen = {name: iter(held.peek(step, share[name])) for name, held in self._within.items()}
         return [next(seen[name]) for name in turns]
 
     def _turns(self, n: int) -> tuple[list[str], dict[str, int]]:
         """The sources of the next `n` draws, and how often each has been drawn after them."""
         turns: list[str] = []
         counts = dict(self._drawn)
-        for _ in range(min(n, len(self.samples))):
-            draws = sum(counts.values()) + 1
-            waiting = [name for name, held in self._within.items() if turns.count(name) < len(held.samples)]
-            turns.append(max(waiting, key=lambda name: self._shares[name] * draws - counts[name]))
-            counts[turns[-1]] += 1
+        left = {name: len(held.samples) for name, held in self._within.items()}
+        before = sum(counts.values())
+        for draws in range(before + 1, before + 1 + min(n, len(self.samples))):
+            name = max(left, key=lambda name: self._shares[name] * draws - counts[name])
+            turns.append(name)
+            counts[name] += 1
+            left[name] -= 1
+            if not left[name]:
+                del left[name]
         return turns, counts
 
     def accept(self, groups: Sequence[Group]) -> list[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +23,11 @@ class SampleError(DataError):
         self.reason = reason
 
 
+Kind = Literal["bad", "published", "rule"]
+"""Why something is left out: it is wrong; the published file has it so, and no answer to it can be judged (or, for
+training, its form's own rules leave it out); or a rule of the recipe leaves it out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
     """One thing left out, for the list that a run shows and keeps."""
@@ -29,8 +35,11 @@ class Skipped:
     where: str
     """File and line, or image, that it came from."""
     reason: str
-    rule: bool = False
-    """Left out by a rule of the recipe, not because something is wrong with it."""
+    kind: Kind = "bad"
+    whole: bool = True
+    """A row; False for a part of one, such as a box, and for a second reason to leave out the same row."""
+    stops: bool = False
+    """It stops a run whatever `data.on_bad_sample` says."""
     medium: str | None = None
     """The image or video that cannot be read, where that is the reason: it goes to the run's quarantine file."""
     decoder: str | None = None
@@ -38,6 +47,12 @@ class Skipped:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
+
+
+def lost_rows(skipped: Iterable[Skipped]) -> int:
+    """How many rows of a source these are that it holds and that nobody asked to leave out: with those in use, all N of
+    which an evaluation says that it covers n."""
+    return sum(item.whole and item.kind != "rule" for item in skipped)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +69,10 @@ class Quarantine:
             raise error
         self.skipped.append(Skipped(where=error.where, reason=error.reason, medium=error.medium))
 
+    def published(self, where: str, reason: str, *, whole: bool = True) -> None:
+        """A row (or, not `whole`, a part of one) that its published file has so: always noted, never an error."""
+        self.skipped.append(Skipped(where=where, reason=reason, kind="published", whole=whole))
+
     def filtered(self, where: str, reason: str) -> None:
         """A row left out by a rule of the recipe: always noted, never an error."""
-        self.skipped.append(Skipped(where=where, reason=reason, rule=True))
+        self.skipped.append(Skipped(where=where, reason=reason, kind="rule"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from vlrft.data.problems import DataError, SampleError
 
@@ -27,7 +27,7 @@ class QuarantineFile:
 
     quarantine = QuarantineFile(run_folder / "quarantine.jsonl")
     try:
-        clip = read_clip(ref, times, size, config)
+        clip = submit_clip(ref, times, size, config).result()
     except MediaError as error:
         quarantine.add(error, sample=sample.id, decoder=config.decoder)
     """
@@ -35,6 +35,10 @@ class QuarantineFile:
     def __init__(self, path: str | Path) -> None:
         """The file is made with the first entry; entries of an earlier run count."""
         self.path = Path(path)
+        self._known: set[tuple[str, str | None]] = set()
+        """(medium, decoder) of what has been read of the file."""
+        self._read = (0, 0, 0)
+        """How far: inode of the file, bytes, lines."""
 
     def add(self, error: SampleError, *, sample: str, decoder: str | None = None) -> bool:
         """Note `error`, which names the medium and the reason. False when it was there already."""
@@ -42,21 +46,35 @@ class QuarantineFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
             _lock(file.fileno())
-            file.seek(0)
-            content = _finished(file.read())
-            if (entry.media, decoder) in {(bad.media, bad.decoder) for bad in self._parse(content)}:
+            end = self._catch_up(file)
+            if (entry.media, decoder) in self._known:
                 return False
-            file.truncate(len(content))
+            file.truncate(end)
             file.write(json.dumps(entry._asdict(), ensure_ascii=False).encode() + b"\n")
         return True
 
     def entries(self) -> list[BadMedia]:
         """Everything in the file, oldest first; [] without a file. Raises DataError for a line of another kind."""
-        return self._parse(_finished(self.path.read_bytes())) if self.path.exists() else []
+        return self._parse(_finished(self.path.read_bytes()), 0) if self.path.exists() else []
 
-    def _parse(self, content: bytes) -> list[BadMedia]:
+    def _catch_up(self, file: IO[bytes]) -> int:
+        """Read what was added since the last time, by others too; returns where the last whole line ends."""
+        status = os.fstat(file.fileno())
+        inode, done, lines = self._read
+        if status.st_ino != inode or status.st_size < done:
+            # Another file in its place, or a part of it: all is read anew.
+            self._known, done, lines = set(), 0, 0
+        file.seek(done)
+        content = _finished(file.read())
+        added = self._parse(content, lines)
+        self._known |= {(bad.media, bad.decoder) for bad in added}
+        self._read = (status.st_ino, done + len(content), lines + len(added))
+        return done + len(content)
+
+    def _parse(self, content: bytes, before: int) -> list[BadMedia]:
+        """before: lines of the file in front of `content`."""
         entries = []
-        for number, line in enumerate(content.splitlines(), start=1):
+        for number, line in enumerate(content.splitlines(), start=before + 1):
             try:
                 row = json.loads(line)
                 entries.append(BadMedia(row["media"], row["sample"], row["reason"], row["decoder"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -112,12 +113,13 @@ class ShuffleSampler(SequentialSampler):
 
     def _draw(self, n: int) -> tuple[list[int], int, int, list[int], list[int]]:
         """The next `n` positions, and the epoch, cursor, put-off positions and order after them."""
-        taken: list[int] = []
-        epoch, cursor, deferred, order = self._epoch, self._cursor, list(self._deferred), self._order
+        # Keys in the order in which they were added.
+        taken: dict[int, None] = {}
+        epoch, cursor, deferred, order = self._epoch, self._cursor, deque(self._deferred), self._order
         n = min(n, len(self.samples))
         while len(taken) < n:
             if deferred and deferred[0] not in taken:
-                taken.append(deferred.pop(0))
+                taken[deferred.popleft()] = None
                 continue
             if cursor == len(order):
                 epoch, cursor = epoch + 1, 0
@@ -127,8 +129,8 @@ class ShuffleSampler(SequentialSampler):
             if index in taken:
                 deferred.append(index)
             else:
-                taken.append(index)
-        return taken, epoch, cursor, deferred, order
+                taken[index] = None
+        return list(taken), epoch, cursor, list(deferred), order
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "deferred": list(self._deferred)}

@@ -14,12 +14,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vlrft.config import Block, RowsConfig
 from vlrft.data.problems import DataError
 from vlrft.data.scene import COLORS, KINDS, STRETCHED, Shape, draw_scene, name_of, place_shapes
-from vlrft.data.synthetic.base import Role, is_held_out, whole_folder
+from vlrft.data.synthetic.base import Role, is_held_out, parse_options, whole_folder
 from vlrft.registry import nearest
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ShapesOptions(Block):
 
 def shapes_options(source: RowsConfig, *, role: Role) -> ShapesOptions:
     """The options of a source. Raises DataError for bad ones, and for held-out scenes with noisy labels."""
-    options = _parse(source.options, role)
+    options = parse_options(ShapesOptions, source.options, role)
     if role == "eval" and options.box_noise > 0:
         raise DataError("data.eval.options.box_noise: held-out labels must be true; noise is for training labels only")
     return options
@@ -92,19 +92,6 @@ def write_shapes(options: ShapesOptions, parent: Path) -> Path:
     content = json.dumps({"version": _LAYOUT_VERSION, **options.model_dump()}, sort_keys=True)
     folder = parent / f"shapes-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     return whole_folder(folder, lambda scratch: _write_into(scratch, options))
-
-
-def _parse(raw: dict[str, Any], role: Role) -> ShapesOptions:
-    known = [field for field in ShapesOptions.model_fields if field != "role"]
-    for key in raw:
-        if key not in known:
-            raise DataError(f"data.{role}.options: unknown {key!r}{nearest(key, known)}; known: {', '.join(known)}")
-    try:
-        return ShapesOptions(**{"seed": 0 if role == "train" else 1, **raw, "role": role})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"data.{role}.options{'.' + place if place else ''}: {first['msg']}") from error
 
 
 def _write_into(folder: Path, options: ShapesOptions) -> None:

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import logging
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
-
-from vlrft.config import Block, DataConfig, RowsConfig, SourceConfig
-from vlrft.data.answers import checked_space, settled
-from vlrft.data.detect import GENERATED, check_format, detect_format
-from vlrft.data.forms import form_options, read_form
-from vlrft.data.layouts import LAYOUTS, REST, to_native
-from vlrft.data.mixture import entry_names
-from vlrft.data.native import Rows, read_native, rows_of, with_media
-from vlrft.data.prep import FORMS
-from vlrft.data.prep.coco import read_coco
-from vlrft.data.prep.single_box import SingleBoxRule, single_box_rows
-from vlrft.data.prep.voc import read_voc
-from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped
-from vlrft.data.shapes import shapes_options, write_shapes
-from vlrft.data.synthetic import GENERATORS, build_generator
-from vlrft.data.synthetic.base import parse_options, write_scenes
-from vlrft.data.tables import HUB, RowStream
+from vlrft.config import DataConfig, SourceConfig
+from vlrft.data.places import Place, Role, places, rows_at
+from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped, lost_rows
+from vlrft.data.tables import check_rank, shard
 from vlrft.data.tasks import build_task
-from vlrft.registry import nearest
+from vlrft.data.tasks.base import Row, Task
+from vlrft.data.tasks.targets import published_flags
+from vlrft.data.video import video_limits
+from vlrft.registry import LoadError, MissingAttributeError, UnknownNameError
 from vlrft.types import Sample
+
+__all__ = ["Loaded", "Role", "load_samples", "size_of"]
 
 log = logging.getLogger(__name__)
 
-Role = Literal["train", "eval"]
-
-
-class RowOptions(Block):
-    """`options` of a source that is read from files."""
-
-    answer_style: Literal["json", "plain", "box", "box_points", "clock", "brackets", "glue"] | None = None
-    """How the answer is asked for and written, for rows that do not say it in `meta.answer_style`; None = its own."""
-    names: dict[str, str] = Field(default_factory=dict)
-    """COCO and VOC: class name -> phrase used in the question, such as WBC: the white blood cell."""
-    space: str | None = None
-    """Layouts of other frameworks: coordinate space of the answers, which these layouts do not state."""
+_NO_TASK = (UnknownNameError, LoadError, MissingAttributeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,213 +33,140 @@ class Loaded:
 
     samples: list[Sample]
     skipped: list[Skipped]
-    """Bad rows (with `data.on_bad_sample="skip"`) and rows that a rule of the recipe filtered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """One source: its settings, where it is, and what messages call it."""
-
-    source: RowsConfig
-    role: Role
-    what: str
-    task: str
-    root: Path
-    prefix: str = ""
-    """Start of its sample ids in a mixture."""
+    """Bad rows (with `data.on_bad_sample="skip"`), rows that a rule of the recipe filtered, and rows of published files
+    against which no answer can be judged."""
+    problems: tuple[Exception, ...] = ()
+    """With `collect`: what would have stopped a run, besides bad rows."""
 
     @property
-    def path(self) -> Path | str:
-        given = self.source.path
-        if given is not None and given.startswith(HUB):
-            return given
-        return self.root / given if given else self.root
-
-    @property
-    def images(self) -> Path | None:
-        return self.root / self.source.images if self.source.images else None
+    def rows(self) -> int:
+        """The N of "n of N": samples, and rows that were lost. What the recipe filters is in neither."""
+        return len(self.samples) + lost_rows(self.skipped)
 
 
-def load_samples(data: DataConfig, source: SourceConfig, *, role: Role) -> Loaded:
+def load_samples(
+    data: DataConfig, source: SourceConfig, *, role: Role, collect: bool = False, rank: int = 0, world: int = 1
+) -> Loaded:
     """The samples of `source`, checked as far as that goes without decoding pixels.
 
     Every image's header is read, every box checked against it. Nothing of a bad row gets through: it is a SampleError
-    naming file, line and next step, or with `data.on_bad_sample="skip"` an entry of `skipped`. In a mixture the ids
-    start with the source's name. Raises DataError for what is wrong with the source as a whole: files missing, options
+    naming file, line and next step, or with `data.on_bad_sample="skip"` an entry of `skipped`. A row that its published
+    file has so (`meta.flags`) that no answer can be judged is such an entry in either case. In a mixture the ids start
+    with the source's name. Raises DataError for what is wrong with the source as a whole: files missing, options
     unknown, duplicate ids, no sample left.
+
+    collect: raise nothing of this, but go on and list it all in `skipped` and `problems`.
+    rank, world: only the share of one of `world` processes; every row goes to exactly one of them, in turn. All of them
+    read all rows, so that ids are compared over the whole source; media are opened by the one that has the row. A share
+    may be empty.
     """
-    quarantine = Quarantine(policy=data.on_bad_sample)
+    check_rank(rank, world)
+    policy: Literal["error", "skip"] = "skip" if collect else data.on_bad_sample
     samples: list[Sample] = []
-    for place in _places(data, source, role):
-        found = _samples(place, quarantine)
+    skipped: list[Skipped] = []
+    problems: list[Exception] = []
+    for place in places(data, source, role):
+        reading = _Reading(place, policy=policy, collect=collect, rank=rank, world=world)
+        try:
+            with video_limits(data.video):
+                reading.read()
+        except (DataError, *_NO_TASK) as error:
+            if not collect:
+                raise
+            problems.append(error)
+        found = reading.found
         if place.prefix:
             found = [dataclasses.replace(sample, id=f"{place.prefix}/{sample.id}") for sample in found]
             log.info("%s: %d samples from %s", place.what, len(found), place.prefix)
         samples += found
-    log.info("data.%s: %d samples, %d skipped or filtered", role, len(samples), len(quarantine.skipped))
-    return Loaded(samples=samples, skipped=quarantine.skipped)
+        skipped += reading.skipped
+    loaded = Loaded(samples=samples, skipped=skipped, problems=tuple(problems))
+    log.info("data.%s: %s", role, size_of(loaded))
+    return loaded
 
 
-def _places(data: DataConfig, source: SourceConfig, role: Role) -> list[_Place]:
-    root = Path(data.root).expanduser().resolve()
-    what = f"data.{role}"
-    if not source.mixture:
-        return [_Place(source=source, role=role, what=what, task=source.task or data.task, root=root)]
-    if role == "eval" and source.mixture[0].weight is not None:
-        raise DataError(f"{what}: weights are for drawing training samples; held-out rows are all used, take them out")
-    names = entry_names(source.mixture, what)
-    return [
-        _Place(
-            source=entry, role=role, what=f"{what}.mixture[{i}]", task=entry.task or data.task, root=root, prefix=name
-        )
-        for i, (name, entry) in enumerate(zip(names, source.mixture, strict=True))
-    ]  # fmt: skip
+def size_of(loaded: Loaded) -> str:
+    """Such as `8 samples of 10 rows; left out: 1 bad, 1 as published; 3 filtered by the recipe`."""
+    counts: Counter[str] = Counter(item.kind for item in loaded.skipped if item.whole)
+    said = f"{len(loaded.samples)} samples"
+    if loaded.rows > len(loaded.samples):
+        named = (("bad", "bad"), ("published", "as published"))
+        lost = [f"{counts[kind]} {name}" for kind, name in named if counts[kind]]
+        said += f" of {loaded.rows} rows; left out: {', '.join(lost)}"
+    return said + (f"; {counts['rule']} filtered by the recipe" if counts["rule"] else "")
 
 
-def _samples(place: _Place, quarantine: Quarantine) -> list[Sample]:
-    build_task(place.task)
-    known = len(quarantine.skipped)
-    samples: list[Sample] = []
-    seen: dict[str, str] = {}
-    for where, row in _rows(place, quarantine):
+class _Reading:
+    """One source on its way to samples."""
+
+    def __init__(self, place: Place, *, policy: Literal["error", "skip"], collect: bool, rank: int, world: int) -> None:
+        self.place = place
+        self.collect = collect
+        self.rank, self.world = rank, world
+        self.found: list[Sample] = []
+        self._of_files = Quarantine(policy=policy)
+        """What the readers leave out: the same in every process."""
+        self._own = self._of_files if world == 1 else Quarantine(policy=policy)
+        """What this process finds in its rows."""
+        self._taken: dict[str, str] = {}
+        """Where each id stands."""
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What was left out, this process's share of it, in the order of the rows where it is alone."""
+        if self.world == 1:
+            return self._own.skipped
+        return [*shard(self._of_files.skipped, self.rank, self.world), *self._own.skipped]
+
+    def read(self) -> None:
+        """Fill `found` and `skipped`. Raises DataError and SampleError, as `load_samples` says."""
+        build_task(self.place.task)
+        count = 0
+        for where, row in itertools.islice(rows_at(self.place, self._of_files), self.place.source.limit):
+            count += 1
+            if row.get("id") is not None and not self._is_free(str(row["id"]), where, self._of_files):
+                continue
+            if (count - 1) % self.world == self.rank:
+                self._add(row, where)
+        if not self.found and (self.world == 1 or not count):
+            skipped = self.skipped
+            first = f"; first of {len(skipped)} skipped: {skipped[0]}" if skipped else ""
+            raise DataError(f"{self.place.what} holds no usable sample{first}; check its path, split and classes")
+
+    def _is_free(self, name: str, where: str, quarantine: Quarantine) -> bool:
+        """Take the id `name` for the row at `where`. Raises DataError where a row before has it: seeds go by ids."""
+        if name not in self._taken:
+            self._taken[name] = where
+            return True
+        reason = f"id {name!r} is taken already by {self._taken[name]}; give every row its own id"
+        if not self.collect:
+            raise DataError(f"{where}: {reason}")
+        quarantine.skipped.append(Skipped(where=where, reason=reason, stops=True))
+        return False
+
+    def _add(self, row: Row, where: str) -> None:
         try:
-            sample = build_task(row.get("task", place.task)).to_sample(row, where=where)
+            sample = _task_of(row, self.place.task, where).to_sample(row, where=where)
         except SampleError as error:
-            quarantine.bad(error)
-            continue
-        if sample.id in seen:
-            raise DataError(
-                f"{where}: id {sample.id!r} is taken already by {seen[sample.id]}; give every row its own id"
-            )
-        seen[sample.id] = where
-        samples.append(sample)
-        if len(samples) == place.source.limit:
-            break
-    if not samples:
-        skipped = quarantine.skipped[known:]
-        first = f"; first of {len(skipped)} skipped: {skipped[0]}" if skipped else ""
-        raise DataError(f"{place.what} holds no usable sample{first}; check its path, split and classes")
-    return samples
+            flags = published_flags(row)
+            if flags and error.medium is None:
+                # Nobody is to correct it: the reason without what to do about it.
+                refused = error.reason.partition("; ")[0]
+                self._own.published(where, f"{'; '.join(flags)}; no answer can be judged: {refused}")
+            else:
+                self._own.bad(error)
+            return
+        # A task of the user's own may name its samples otherwise than their rows.
+        if sample.id == str(row.get("id")) or self._is_free(sample.id, where, self._own):
+            self.found.append(sample)
 
 
-def _rows(place: _Place, quarantine: Quarantine) -> Rows:
-    source = place.source
-    check_format(source.format, f"{place.what}.format")
-    name = _format(place)
-    if name in GENERATED:
-        folder = _drawn(place, name)
-        return read_native(folder / "rows.jsonl", split=None, images=folder, quarantine=quarantine)
-    if place.images is not None and not place.images.is_dir():
-        raise DataError(f"{place.what}.images: no folder {place.images}; check data.root and the source's images")
-    if name in ("coco", "voc") and place.task == "grounding":
-        return _single_boxes(place, name, quarantine)
-    if source.instances != RowsConfig.model_fields["instances"].default:
-        raise DataError(
-            f"{place.what}.instances is for the task grounding on COCO and VOC files, not for {place.task} on {name}"
-        )
-    if name == "native" or name in LAYOUTS:
-        return _table_rows(place, name, quarantine)
-    return _form_rows(place, name, quarantine)
-
-
-def _drawn(place: _Place, name: str) -> Path:
-    """The folder of the generated scenes, drawn unless they are there already."""
-    if name == "shapes":
-        return write_shapes(shapes_options(place.source, role=place.role), Path(place.path))
-    options = dict(place.source.options)
-    generator = options.pop("generator", None)
-    if not isinstance(generator, str):
-        raise DataError(f"{place.what}.options: needs `generator`, one of: {', '.join(GENERATORS)}")
-    task = build_generator(generator)
-    return write_scenes(task, parse_options(task, options, place.role), Path(place.path))
-
-
-def _format(place: _Place) -> str:
-    stated = place.source.format
-    if stated == "auto":
-        name, sign = detect_format(place.path, place.source.split)
-        log.info("%s: %s read as %s, by %s", place.what, place.path, name, sign)
-        return name
-    if stated not in GENERATED and isinstance(place.path, Path) and not place.path.exists():
-        raise DataError(f"{place.what}: no file or folder {place.path}; check data.root and {place.what}.path")
-    return stated
-
-
-def _table_rows(place: _Place, name: str, quarantine: Quarantine) -> Rows:
-    """Rows in the native layout, or in that of another framework."""
-    source, options = place.source, _row_options(place)
-    if options.names or source.classes:
-        raise DataError(
-            f"{place.what}: classes and options.names are for COCO and VOC files; native rows state prompts"
-        )
-    images = place.images or place.root
-    if name == "native":
-        if options.space is not None:
-            raise DataError(f"{place.what}.options: native rows state their space in `boxes`, not in the options")
-        rows = read_native(place.path, split=source.split, images=images, quarantine=quarantine)
-    else:
-        space = checked_space(options.space, f"{place.what}.options")
-        read = functools.partial(_from_layout, name, place.task, space)
-        stream = RowStream(place.path, split=source.split)
-        rows = rows_of(stream, read, images=images, quarantine=quarantine, own_ids=False)
-    return _with_style(rows, options.answer_style)
-
-
-def _from_layout(name: str, task: str, space: str | None, row: dict[str, Any], where: str) -> dict[str, Any]:
-    made = to_native(name, row, where=where)
-    if row.get(REST) is not None:
-        # Written from a native row: it states what it means.
-        return made
-    return settled(made, task=str(made.get("task", task)), space=space, where=where)
-
-
-def _single_boxes(place: _Place, name: str, quarantine: Quarantine) -> Rows:
-    """Detection files as questions for one box."""
-    source, options = place.source, _row_options(place)
-    read = read_coco if name == "coco" else read_voc
-    annotated = list(read(Path(place.path), split=source.split, images=place.images, quarantine=quarantine))
-    rule = SingleBoxRule(
-        classes=source.classes,
-        instances=source.instances,
-        names=options.names,
-        answer_style=options.answer_style or "json",
-    )
-    return single_box_rows(annotated, rule, quarantine)
-
-
-def _form_rows(place: _Place, name: str, quarantine: Quarantine) -> Rows:
-    """Rows of a published form; `classes` and `options` go to its reader."""
-    source = place.source
-    if name not in FORMS:
-        raise DataError(f"{place.what}: files in {name} are read for the task grounding only, not for {place.task}")
-    if isinstance(place.path, str):
-        raise DataError(f"{place.what}: the form {name} is read from files, not from {place.path}; fetch them first")
-    options = dict(source.options)
-    style = None if "answer_style" in form_options(name) else options.pop("answer_style", None)
-    if source.classes is not None:
-        options["classes"] = source.classes
-    rows = read_form(
-        name, place.path, split=source.split, images=place.images, quarantine=quarantine, options=options,
-        what=f"{place.what}.options",
-    )  # fmt: skip
-    folder = place.images or place.root
-    return _with_style(((where, with_media(row, folder, where=where)) for where, row in rows), style)
-
-
-def _row_options(place: _Place) -> RowOptions:
-    known, options = list(RowOptions.model_fields), place.source.options
-    for key in options:
-        if key not in known:
-            raise DataError(f"{place.what}.options: unknown {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+def _task_of(row: Row, default: str, where: str) -> Task:
+    """The task that the row states, else `default`. Raises SampleError."""
+    stated = row.get("task", default)
+    if not isinstance(stated, str):
+        raise SampleError(where, f"`task` is {stated!r:.100}; write the name of a task")
     try:
-        return RowOptions(**options)
-    except ValidationError as error:
-        raise DataError(f"{place.what}.options: {error.errors()[0]['msg']} ({options!r})") from error
-
-
-def _with_style(rows: Rows, style: str | None) -> Rows:
-    """Rows whose meta lacks an answer style get the source's."""
-    for where, row in rows:
-        if style is not None and isinstance(row.get("meta", {}), dict):
-            row["meta"] = {"answer_style": style, **row.get("meta", {})}
-        yield where, row
+        return build_task(stated)
+    except _NO_TASK as error:
+        raise SampleError(where, str(error)) from error

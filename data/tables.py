@@ -72,7 +72,8 @@ class RowStream:
 
     def __init__(self, path: Path | str, *, split: str | None = None, rank: int = 0, world: int = 1) -> None:
         self.parts = parts_of(path, split)
-        self.rank, self.world = _checked_rank(rank, world)
+        check_rank(rank, world)
+        self.rank, self.world = rank, world
         self._part, self._number, self._index = 0, 0, 0
 
     def __iter__(self) -> Iterator[RawRow]:
@@ -101,7 +102,7 @@ class RowStream:
 
 def shard(rows: Iterable[T], rank: int, world: int) -> Iterator[T]:
     """Every `world`-th of `rows`, from `rank` on: over all ranks each row once."""
-    rank, world = _checked_rank(rank, world)
+    check_rank(rank, world)
     return itertools.islice(rows, rank, None, world)
 
 
@@ -133,10 +134,10 @@ def table_files(path: Path, split: str | None) -> list[Path]:
     raise DataError(f"no {', '.join(FOLDER_SUFFIXES)} file{named} in {path}; check the source's path and split")
 
 
-def _checked_rank(rank: int, world: int) -> tuple[int, int]:
+def check_rank(rank: int, world: int) -> None:
+    """Raise DataError unless `rank` is one of 0 to `world` - 1."""
     if not 0 <= rank < world:
         raise DataError(f"rank {rank} of {world}: a rank is a number from 0 to {world - 1}")
-    return rank, world
 
 
 def _file_part(file: Path) -> Part:

@@ -2,7 +2,7 @@
 
 Parquet columns get plain types where all rows agree on one; columns that do not (answers of several forms, `meta`) are
 JSON text, marked in the schema so that they are read back as what they were. Encoded media stay bytes in parquet and
-become data URIs in JSONL.
+become data URIs in JSONL; what stands beside them (the range of a clip) stays.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ def decode_marked(rows: list[dict[str, Any]], schema: Any) -> Iterator[dict[str,
 
 def _uris(value: Any) -> Any:
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
-        return data_uri(value["bytes"])
+        # A path beside bytes is the name that they had.
+        rest = {key: item for key, item in value.items() if key not in ("bytes", "path") and item is not None}
+        uri = data_uri(value["bytes"])
+        return {"path": uri, **rest} if rest else uri
     return [_uris(item) for item in value] if isinstance(value, list | tuple) else value
 
 

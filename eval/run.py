@@ -10,6 +10,7 @@ from pathlib import Path
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
 from vlrft.data.problems import DataError, Skipped
+from vlrft.dist import World
 from vlrft.engines.base import Engine, Request, SamplingParams, row_seed
 from vlrft.eval.metrics import summarise
 from vlrft.log import Timers
@@ -26,7 +27,8 @@ class Results:
     """What an evaluation found."""
 
     metrics: dict[str, float]
-    """`eval/<reward name>`: mean over the held-out samples; `eval/n`: how many there were."""
+    """`eval/<reward name>`: mean over the held-out samples; `eval/n`: how many there were; `eval/of`: how many held-out
+    rows there are, with those that cannot be used."""
     groups: tuple[Group, ...]
     """One rollout per sample, for a closer look."""
     skipped: tuple[Skipped, ...] = ()
@@ -35,8 +37,15 @@ class Results:
     """Where the metrics were written, for the evaluation of a run."""
 
 
-def evaluate_samples(samples: Sequence[Sample], config: Config, renderer: Renderer, engine: Engine) -> Results:
-    """One completion per sample, decoded as `eval` says, judged by every metric of `eval.metrics`."""
+def evaluate_samples(
+    samples: Sequence[Sample], config: Config, renderer: Renderer, engine: Engine, world: World | None = None
+) -> Results:
+    """One completion per sample, decoded as `eval` says, judged by every metric of `eval.metrics`.
+
+    world: each rank takes its share of the samples; all get the whole results.
+    """
+    world = world if world is not None else World()
+    everyones, samples = samples, world.share(samples)
     worker = RolloutWorker(renderer=renderer, engine=engine, judge=evaluation_judge(config), timers=Timers())
     params = SamplingParams(temperature=config.eval.temperature, max_tokens=config.engine.max_completion_length)
     groups: list[Group] = []
@@ -50,9 +59,11 @@ def evaluate_samples(samples: Sequence[Sample], config: Config, renderer: Render
         requests = [Request(prompt=p, seeds=(row_seed(config.train.seed, "eval", s.id),)) for s, p in rendered]
         done = engine.generate(requests, params)
         groups.extend(worker.score(*pair, completions) for pair, completions in zip(rendered, done, strict=True))
+    groups = world.gather_groups(groups, everyones)
+    skipped = [item for items in world.gather(skipped) for item in items]
     metrics = summarise(groups, [metric.name or metric.func for metric in config.eval.metrics])
-    if worker.judge.errors:
-        metrics["eval/reward_errors"] = worker.judge.errors
+    if errors := sum(world.gather(worker.judge.errors)):
+        metrics["eval/reward_errors"] = errors
     return Results(metrics=metrics, groups=tuple(groups), skipped=tuple(skipped))
 
 
@@ -75,7 +86,9 @@ def evaluate(composed: Composed, *, run_dir: Path | None = None) -> Results:
     prepared = load_model(config, model)
     renderer = prepared.renderer(config)
     split = check_split(loaded, stage, "eval", renderer)
-    results = evaluate_samples(split.samples[: config.eval.limit], config, renderer, prepared.engine)
+    samples, rows = split.cut(config.eval.limit)
+    results = evaluate_samples(samples, config, renderer, prepared.engine)
+    results.metrics["eval/of"] = rows
     if run_dir is None:
         return results
     path = run_dir / "evaluation.json"

@@ -7,7 +7,7 @@ the data or the code is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
@@ -44,7 +44,10 @@ class Reward(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One sample's completions as a group-aware reward sees them, after the per-sample rewards."""
+    """One sample's completions as a group-aware reward sees them, after the per-sample rewards.
+
+    `len(group)` is their number; iterating gives the entries of `parsed`.
+    """
 
     parsed: tuple[Parsed, ...]
     """One per completion."""
@@ -53,6 +56,12 @@ class Judged:
     target: Any
     meta: tuple[Mapping[str, Any], ...]
     """One per completion: what is known of the sample, and `num_tokens` of the completion."""
+
+    def __len__(self) -> int:
+        return len(self.parsed)
+
+    def __iter__(self) -> Iterator[Parsed]:
+        return iter(self.parsed)
 
 
 class GroupReward(Protocol):
@@ -74,9 +83,15 @@ class StatefulReward(Reward, Protocol):
 class TargetError(ValueError):
     """A target that no completion can be judged against; raised before compute is spent."""
 
+    sample_id: str | None = None
+    """Of which sample of a batch, where a judge knows."""
+
 
 class RewardError(RuntimeError):
     """A reward function failed too often, or returned what is not a reward; names the function and the sample."""
+
+    reward: str | None = None
+    """Which reward of a judge it is about, where one is."""
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -8,12 +8,15 @@ to it where its size is known; a target in `norm_1000`, `norm_999` or `norm_1` n
 boxes are in pixels.
 
 Answer: a list or tuple of four numbers; an object with `bbox_2d`, `bbox`, `box`, `Position` or `coordinate`, or a list
-of such; JSON or Python quoting, fenced or not, amid prose; "(x1,y1),(x2,y2)", with or without `<|box_start|>` marks.
-No such box is `unparsable`. A first box that is inverted, empty or not finite is worth 0.
+of such; JSON or Python quoting, fenced or not, amid prose; "(x1,y1),(x2,y2)", with or without `<|box_start|>` or
+`<box>` marks, and names in `<ref>` marks before them. No such box is `unparsable`. A first box that is inverted, empty
+or not finite is worth 0.
 
 Guards: of several boxes the first counts and its value is divided by their number, so that listing boxes never pays.
-The whole image earns its share only. Corners are never put in order silently, no "+1" is added anywhere, and a box
-that shares one coordinate with the truth earns nothing for that.
+The whole image earns the share of it that the true box covers. `box.giou` is above 0.5 for every box that holds the
+true one and pays the whole image half of that share and a half: where objects are small, weigh another beside it.
+Corners are never put in order silently, no "+1" is added anywhere, and a box that shares one coordinate with the truth
+earns nothing for that.
 
 Source: IoU as in VLM-R1's REC reward, gIoU by Rezatofighi et al. 2019 (Visual-RFT's reasoning grounding), the step
 by Vision-R1.

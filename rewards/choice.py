@@ -13,9 +13,11 @@ letters are what NFKC makes of them; a Cyrillic or Greek look-alike is no letter
 (the article, unless option A is "dog"), more than 10,000 characters. A letter beyond the last option: `out_of_range`.
 For `yesno` the first word after a phrase like "The answer is" must be yes or no, as a whole word.
 
-Guards: two different letters, or a letter with another option's text, are worth 0 (`several_answers`), also when one
-of them is denied; naming every option of a multiple-answer question is worth 0 unless all are right; "yes and no" is
-worth 0; letters inside words, and yes and no inside "cannot" or "know", are never read.
+Guards: two different letters, or a letter with another option's text right behind it ("B, a bird", "B, i.e. a bird"),
+are worth 0 (`several_answers`), also when one of them is denied; a lone letter that is denied ("B is wrong") is
+`unparsable`. What an explanation further on says of other options is not looked at. Naming every option of a
+multiple-answer question is worth 0 unless all are right; "yes and no" is worth 0; letters inside words, and yes and no
+inside "cannot" or "know", are never read.
 
 Source: the letter rules of VLM-R1, VideoChat-R1, Video-R1 and CodeVision, without what defeats them.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from vlrft.registry import nearest
 from vlrft.rewards.base import Judged, RewardError, TargetError
 from vlrft.rewards.columns import columns_for, values_of
 from vlrft.rewards.finding import as_score, at_option, find, is_builtin, probe
-from vlrft.rewards.gates import read_gate
+from vlrft.rewards.gates import Gate, read_gate
+from vlrft.rewards.given import check_sendable, reward_of
 from vlrft.rewards.options import try_options
 from vlrft.rewards.pool import Call, Pool, RewardTimeoutError, left_by
 from vlrft.rewards.schedule import check_weight, is_scheduled, options_by_step
@@ -47,6 +49,11 @@ class _Variant:
     pool: Pool | None
 
 
+def gate_of(spec: RewardSpec) -> Gate | None:
+    """The gate of a reward. Raises ValueError, naming the reward, for a text that is none."""
+    return read_gate(f"reward {spec.name or spec.func!r}: gate", spec.gate) if spec.gate is not None else None
+
+
 class Entry:
     """A RewardSpec at work."""
 
@@ -54,11 +61,12 @@ class Entry:
         """Raises UnknownNameError for an unknown function, ValueError for what cannot work, naming the reward."""
         self.spec = spec
         self.name = spec.name or spec.func
-        self.gate = read_gate(f"reward {self.name!r}: gate", spec.gate) if spec.gate is not None else None
-        check_weight(self.name, spec.weight)
         self._variants = [self._variant(*item) for item in options_by_step(self.name, spec.kwargs)]
+        self.gate = gate_of(spec)
+        check_weight(self.name, spec.weight)
         function = self._variants[0].function
         self.columns, self.group = takes_columns(function), takes_group(function)
+        self.builtin = is_builtin(reward_of(spec))
         self.asynchronous = _is_async(function) and spec.workers is None
         self.stateful = hasattr(function, "state_dict")
         self.scheduled = len(self._variants) > 1 or is_scheduled(spec.weight)
@@ -76,11 +84,14 @@ class Entry:
 
     def _variant(self, start: int, options: Mapping[str, Any]) -> _Variant:
         spec = self.spec
-        function = find(spec.func, options, asynchronous=True)
-        if is_builtin(spec.func):
-            try_options(spec.func, function, {**options, **at_option(spec.func)})
+        reward = reward_of(spec)
+        function = find(reward, options, asynchronous=True)
+        if is_builtin(reward):
+            try_options(spec.func, function, {**options, **at_option(reward)})
         pooled = spec.workers is not None or (spec.timeout_s is not None and not _is_async(function))
-        pool = Pool(spec.func, options, workers=spec.workers or 1, timeout_s=spec.timeout_s) if pooled else None
+        if pooled:
+            check_sendable(spec)
+        pool = Pool(reward, options, workers=spec.workers or 1, timeout_s=spec.timeout_s) if pooled else None
         return _Variant(start=start, function=function, pool=pool)
 
     @property
@@ -115,7 +126,7 @@ class Entry:
     def probe(self, sample: Sample, meta: Mapping[str, Any], parts: Mapping[str, float | None]) -> None:
         """Raise TargetError when the sample lacks this reward's target, or a built-in one could not judge by it."""
         target = self.target_of(sample)
-        if not is_builtin(self.spec.func):
+        if not self.builtin:
             return
         before = copy.deepcopy(self.state()) if self.stateful else None
         try:
@@ -138,25 +149,48 @@ class Entry:
             if variant.pool is not None:
                 variant.pool.close()
 
-    def run(self, case: Case, step: int) -> list[Score | Exception]:
-        """What it says of every completion; where a call failed, its exception."""
-        variant = self._at(step)
-        try:
-            calls = self._calls(variant.function, case)
-            raw = variant.pool.run(calls) if variant.pool is not None else _inline(variant.function, calls)
-        except Exception as error:  # no worker can load it, or it needs what the sample lacks
-            return [error] * len(case.parsed)
-        return self._scores(raw, len(case.parsed))
+    def run(self, cases: Sequence[Case], step: int) -> list[list[Score | Exception]]:
+        """What it says of every completion of every case; where a call failed, its exception.
 
-    async def run_async(self, case: Case, step: int) -> list[Score | Exception]:
-        """As `run`, for an `async def` function: its calls are awaited at once."""
-        function = self._at(step).function
+        Calls in processes of its own run side by side, whichever case they are of.
+        """
+        variant = self._at(step)
+        planned = [self._planned(variant.function, case) for case in cases]
+        calls = [call for plan in planned if not isinstance(plan, Exception) for call in plan]
+        raw: Sequence[Any]
         try:
-            calls = self._calls(function, case)
-        except (RewardError, TargetError) as error:
-            return [error] * len(case.parsed)
+            raw = variant.pool.run(calls) if variant.pool is not None else _inline(variant.function, calls)
+        except Exception as error:  # no worker can load it
+            raw = [error] * len(calls)
+        return self._by_case(cases, planned, raw)
+
+    async def run_async(self, cases: Sequence[Case], step: int) -> list[list[Score | Exception]]:
+        """As `run`, for an `async def` function: all its calls are awaited at once."""
+        function = self._at(step).function
+        planned = [self._planned(function, case) for case in cases]
+        calls = [call for plan in planned if not isinstance(plan, Exception) for call in plan]
         limited = [self._limited(function(*positional, **named)) for positional, named in calls]
-        return self._scores(await asyncio.gather(*limited, return_exceptions=True), len(case.parsed))
+        return self._by_case(cases, planned, await asyncio.gather(*limited, return_exceptions=True))
+
+    def _planned(self, function: Callable[..., Any], case: Case) -> list[Call] | Exception:
+        try:
+            return self._calls(function, case)
+        except (RewardError, TargetError) as error:  # it needs what the sample lacks
+            return error
+
+    def _by_case(
+        self, cases: Sequence[Case], planned: Sequence[list[Call] | Exception], raw: Sequence[Any]
+    ) -> list[list[Score | Exception]]:
+        """The results of all calls, in order, as values of each case's completions."""
+        found: list[list[Score | Exception]] = []
+        results = iter(raw)
+        for case, plan in zip(cases, planned, strict=True):
+            count = len(case.parsed)
+            if isinstance(plan, Exception):
+                found.append([plan] * count)
+            else:
+                found.append(self._scores(list(itertools.islice(results, len(plan))), count))
+        return found
 
     async def _limited(self, call: Coroutine[Any, Any, Any]) -> Any:
         limit = self.spec.timeout_s

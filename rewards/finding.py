@@ -6,12 +6,13 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vlrft.parse import Parsed
 from vlrft.registry import nearest, resolve
 from vlrft.rewards.base import Judged, RewardError
+from vlrft.rewards.blocks import shared
 from vlrft.rewards.options import refuse_foreign
 from vlrft.rewards.signature import fitted, misspelt, options_of, takes_columns, takes_group
 from vlrft.rewards.table import REWARDS
@@ -73,13 +74,19 @@ def find(reward: Named, kwargs: Mapping[str, Any] | None = None, *, asynchronous
     """
     name, function = name_of(reward), look_up(reward)
     refuse_foreign(name, function)
-    options = fitted(name, function, {**(kwargs or {}), **at_option(reward)})
+    given = {**(kwargs or {}), **at_option(reward)}
+    try:
+        options = fitted(name, function, given)
+    except ValueError as error:
+        raise ValueError("\n".join([str(error), *_wrong_names(name, function, given)])) from error
     if inspect.isclass(function):
-        return _instance(name, function, options)
+        made = _instance(name, function, options)
+        return shared(name, made) if is_builtin(reward) else made
     if inspect.iscoroutinefunction(function) and not asynchronous:
         raise ValueError(f"reward {name!r} is an async function, which cannot be awaited here; give a plain one")
     _check_options(name, function, options)
-    return functools.partial(function, **options) if options else function
+    bound = functools.partial(function, **options) if options else function
+    return shared(name, bound) if is_builtin(reward) and not takes_group(function) else bound
 
 
 def _instance(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
@@ -93,24 +100,57 @@ def _instance(name: str, factory: Callable[..., Any], options: Mapping[str, Any]
     return made
 
 
+def _wrong_names(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
+    """What is said of options that the function does not take or lacks; none of that where all is well."""
+    try:
+        if not inspect.isclass(function):
+            _check_options(name, function, options)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
 def _check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
     signature = inspect.signature(function)
-    columns = takes_columns(function)
+    columns, group = takes_columns(function), takes_group(function)
+    known = options_of(function)
     try:
         if columns:
             signature.bind_partial(**options)
-        elif takes_group(function):
+        elif group:
             signature.bind(None, **options)
         else:
             signature.bind(None, None, None, **options)
     except TypeError as error:
-        usable = list(options_of(function))
-        hint = "; write the threshold as box.acc@0.5" if "t" in usable and "t" not in options else ""
-        wanted = "(completions, ...)" if columns else "(group)" if takes_group(function) else "(parsed, target, meta)"
+        if not (columns or group) and not _takes_three(signature):
+            raise ValueError(
+                f"reward {name!r} cannot be called as a reward, it is {name_of(function)}{signature}: write "
+                "(parsed, target, meta, **options) -> float, TRL's (completions, prompts=None, **columns) -> list, or "
+                "(group) -> list"
+            ) from error
+        lacking = [key for key, option in known.items() if option.required and key not in options]
+        wanted = "(completions, ...)" if columns else "(group)" if group else "(parsed, target, meta)"
         raise ValueError(
             f"reward {name!r} cannot be called as {wanted} with options {sorted(options)}: {error}; "
-            f"its options: {', '.join(usable) or 'none'}{_meant(function, options) or hint}"
+            f"its options: {', '.join(known) or 'none'}{_meant(function, options) or _how_to_give(name, lacking)}"
         ) from error
+
+
+def _takes_three(signature: inspect.Signature) -> bool:
+    """Whether the first three arguments can be given by position."""
+    kinds = [p.kind for p in signature.parameters.values()]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) >= 3
+
+
+def _how_to_give(name: str, lacking: Sequence[str]) -> str:
+    """`; write the threshold as box.acc@0.5`, of options that must be given."""
+    if not lacking:
+        return ""
+    if lacking == ["t"] and name in REWARDS:
+        return f"; write the threshold as {name}@0.5"
+    given = ", ".join(f"{key}: ..." for key in lacking)
+    return f"; give {', '.join(lacking)}: by keyword, in a recipe kwargs: {{{given}}}, on the command line --options"
 
 
 def _meant(function: Callable[..., Any], options: Mapping[str, Any]) -> str:

@@ -8,11 +8,13 @@ Meta: as for gui.point_in_box: `target_space`, `coord_space`, `image_size`, `inp
 
 Answer: an object with `action`, alone or in a list, in JSON or Python quoting, fenced or not, amid prose; its fields
 may stand in an inner `arguments`. A point stands under `point`, `coordinate`, `bbox` and the like, a text under `text`,
-`input_text`, `content` or `value`; a direction or a key may stand under `text` too. No such object is `unparsable`, an
-action that ACTIONS does not hold is `unknown_label`; both are worth 0.
+`input_text`, `content` or `value`; a direction or a key may stand under `text` too. Or a call with named arguments, as
+UI-TARS writes it: "click(start_box='(12,30)')", "scroll(point='<point>12 30</point>', direction='down')", "wait()".
+None of these is `unparsable`, an action that ACTIONS does not hold is `unknown_label`; both are worth 0.
 
 Guards: the argument counts only with the right action, so that a click never earns the text's credit. Of several
-actions, or several values of one field, the first counts and the value is divided by their number. Words are compared
+actions, or several different values of one field (under one key or under several that mean the same, such as `point`,
+`bbox` and `x`, `y`), the first counts and the value is divided by their number. Words are compared
 as a multiset, so that repeated and added words cost. One letter never stands for a word.
 
 Source: GUI-R1 and UI-R1, without their loose text match and their free coordinate credit.
@@ -33,7 +35,7 @@ from vlrft.rewards.gui import NEAR, check_threshold, inside, located, near, true
 from vlrft.types import Score
 
 ACTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "click": ("point", ("tap", "left_click", "single_click")),
+    "click": ("point", ("tap", "left_click", "single_click", "left_single")),
     "double_click": ("point", ("double_tap", "left_double")),
     "right_click": ("point", ("right_single",)),
     "long_press": ("point", ("long_click", "long_tap")),

@@ -9,20 +9,25 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from vlrft.parse import Parsed, parse
-from vlrft.registry import nearest
+from vlrft.parse import parse
 from vlrft.rewards.awaiting import Loop
 from vlrft.rewards.base import RewardError, TargetError, ordered
 from vlrft.rewards.columns import question_of
 from vlrft.rewards.entry import Case, Entry
+from vlrft.rewards.keys import NearMisses
 from vlrft.rewards.schedule import is_scheduled, weight_at
 from vlrft.rewards.specs import Spec, make_ready
+from vlrft.rewards.unused import VALUES_KEPT, Unused, shown, why_unused
 from vlrft.types import Sample, Score
 
 logger = logging.getLogger(__name__)
+
+Asked = tuple[Sequence[str], Sample, Sequence[Mapping[str, Any]] | None]
+"""Completions of a sample, the sample, and what is known of each: the arguments of `Judge.score_group`."""
 
 RIGHT = 0.5
 """From which value of its first task reward on an answer is right, unless the recipe says otherwise."""
@@ -51,7 +56,7 @@ class Judge:
 
         max_errors: how many completions may lack a part because a reward raised, before the run stops. lenient: see
         `parse`. combine, correct: see RewardsConfig. meta: what every completion's meta holds besides, `max_tokens`.
-        where: what messages call `funcs`. of_rows: for `score_parsed` alone; a meta's own `correct` then counts.
+        where: what messages call `funcs`. of_rows: for `score_cases` alone; a meta's own `correct` then counts.
         Raises UnknownNameError for an unknown reward, ImportError for a file that cannot be loaded, ValueError for
         options, weights or names that cannot work.
         """
@@ -79,43 +84,58 @@ class Judge:
         """Errors whose traceback has been logged."""
         self._loop = Loop()
         self._checked = 0
-        self._missing = {key for entry in self.entries for key in entry.spec.when}
-        """Keys of `when` that no sample checked so far has."""
+        self._values: dict[str, dict[str, None]] = {key: {} for entry in self.entries for key in entry.spec.when}
+        """What the samples checked so far have under the keys of `when`, as messages show it."""
         self._unused = {entry.name for entry in self.entries}
         """Rewards that no sample checked so far wants."""
         self._keys: set[str] = set()
+        self._near = NearMisses(self.entries)
+        self._left_out: set[str] = set()
 
     def check(self, sample: Sample, meta: Mapping[str, Any] | None = None) -> None:
         """Raise TargetError, naming sample and reward, when a built-in reward could not judge against its target."""
         known = {"num_tokens": 0, **self._meta(sample, meta or {})}
         about = {"task": sample.task, **known}
         self._checked += 1
+        self._near.tell(sample.meta)
         self._keys.update(about)
-        self._missing.difference_update(about)
+        for key in self._values.keys() & about.keys():
+            if len(self._values[key]) < VALUES_KEPT:
+                self._values[key][shown(about[key])] = None
+        wanted = [entry for entry in self.entries if entry.applies(about)]
+        self._unused.difference_update(entry.name for entry in wanted)
         # As if all answers were right: what a group-aware reward wants then, the sample must have.
-        parts = {e.name: 1.0 if e.applies(about) else None for e in self.entries if not e.second}
-        for entry in self.entries:
-            if not entry.applies(about):
-                continue
-            self._unused.discard(entry.name)
+        parts = {e.name: 1.0 if e in wanted else None for e in self.entries if not e.second}
+        for entry in wanted:
             try:
                 entry.probe(sample, {**known, "correct": True} if entry.second else known, parts)
             except TargetError as error:
                 raise TargetError(f"sample {sample.id!r}, reward {entry.name!r}: {error}") from error
 
     def check_when(self) -> None:
-        """After all samples went through `check`: raise ValueError for a key of `when` that none of them has."""
+        """After all samples went through `check`: raise ValueError for a key of `when` that none of them has.
+
+        Rewards that apply to none of them for another reason are warned of.
+        """
         for entry in self.entries if self._checked else ():
             for key in entry.spec.when:
-                if key in self._missing:
-                    raise ValueError(
-                        f"reward {entry.name!r}: when names {key!r}, which no sample has"
-                        f"{nearest(key, sorted(self._keys))}; samples have: {', '.join(sorted(self._keys))}"
-                    )
+                if not self._values[key]:
+                    raise ValueError(self._unused_by(entry).text)
             if entry.name in self._unused:
-                logger.warning(
-                    "reward %s applies to none of %d samples: %s", entry.name, self._checked, entry.spec.when
-                )
+                logger.warning("%s", self._unused_by(entry).text)
+
+    def unused(self) -> list[Unused]:
+        """The rewards whose `when` leaves out every sample that went through `check`."""
+        return [self._unused_by(entry) for entry in self.entries if self._checked and entry.name in self._unused]
+
+    def _unused_by(self, entry: Entry) -> Unused:
+        return why_unused(entry, self._values, sorted(self._keys), self._checked, [
+            other for other in self.entries if other.name not in self._unused
+        ])  # fmt: skip
+
+    def leave_out(self, name: str) -> None:
+        """From now on the reward `name` is not asked, as if it applied to nothing."""
+        self._left_out.add(name)
 
     def score(self, completion: str, sample: Sample, meta: Mapping[str, Any] | None = None) -> Score:
         """Judge one completion of `sample`: a group of one. See `score_group`."""
@@ -134,28 +154,45 @@ class Judge:
         Raises RewardError once rewards have raised on more than `max_errors` completions, TargetError for a target
         that cannot be judged against.
         """
+        return self.score_groups([(completions, sample, metas)])[0]
+
+    def score_groups(self, groups: Sequence[Asked]) -> list[list[Score]]:
+        """As `score_group`, of several samples side by side: async rewards and those with processes wait once."""
+        scores: list[list[Score]] = [[] for _ in groups]
+        places = [i for i, (completions, *_) in enumerate(groups) if completions]
+        cases = [self._case(*groups[i]) for i in places]
+        for i, found in zip(places, self.score_cases(cases), strict=True):
+            scores[i] = found
+        return scores
+
+    def _case(self, completions: Sequence[str], sample: Sample, metas: Sequence[Mapping[str, Any]] | None) -> Case:
         known = [self._meta(sample, meta) for meta in (metas if metas is not None else [{}] * len(completions))]
         parsed = tuple(parse(text, self.output_mode, lenient=self.lenient) for text in completions)
-        return self.score_parsed(parsed, sample, known)
+        return Case(sample=sample, parsed=parsed, metas=tuple(known))
 
-    def score_parsed(
-        self, parsed: tuple[Parsed, ...], sample: Sample, known: Sequence[Mapping[str, Any]]
-    ) -> list[Score]:
-        """As `score_group`, of completions that are read already. known: the whole meta of each of them."""
-        if not known:
-            return []
-        about = {"task": sample.task, **known[0]}
-        wanted = [entry for entry in self.entries if entry.applies(about)]
-        parts: list[dict[str, float | None]] = [dict.fromkeys(e.name for e in self.entries) for _ in known]
-        flags = [set(p.flags) for p in parsed]
-        case = Case(sample=sample, parsed=parsed, metas=tuple(known))
-        self._pass([e for e in wanted if not e.second], case, parts, flags)
-        if later := [e for e in wanted if e.second]:
-            names = {e.name for e in later}
-            seen = tuple({name: value for name, value in p.items() if name not in names} for p in parts)
-            told = tuple(self._told_correct(meta, p) for meta, p in zip(known, parts, strict=True))
-            self._pass(later, Case(sample=sample, parsed=parsed, metas=told, parts=seen), parts, flags)
-        return [Score(value=self._combine(p), parts=p, flags=ordered(f)) for p, f in zip(parts, flags, strict=True)]
+    def score_cases(self, cases: Sequence[Case]) -> list[list[Score]]:
+        """As `score_group`, of the completions of several samples that are read already, judged side by side.
+
+        A case's `metas` are the whole meta of its completions. Raises TargetError with `sample_id`.
+        """
+        if self._of_rows:
+            for case in cases:
+                self._near.tell(case.metas[0])
+        works = [_Work(case, self.entries, self._left_out) for case in cases]
+        self._pass([entry for entry in self.entries if not entry.second], works)
+        for work in works:
+            if later := {entry.name for entry in work.wanted if entry.second}:
+                seen = [{name: value for name, value in p.items() if name not in later} for p in work.parts]
+                told = [self._told_correct(meta, p) for meta, p in zip(work.case.metas, seen, strict=True)]
+                work.case = replace(work.case, metas=tuple(told), parts=tuple(seen))
+        self._pass([entry for entry in self.entries if entry.second], works)
+        return [
+            [
+                Score(value=self._combine(parts), parts=parts, flags=ordered(flags))
+                for parts, flags in zip(work.parts, work.flags, strict=True)
+            ]
+            for work in works
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-like: the count of errors, and the state of every reward that has one, by name."""
@@ -186,46 +223,53 @@ class Judge:
         ours = {"prompt": question_of(sample), "media": sample.media, "step": self.step}
         return {**ours, **sample.meta, **self._fixed, **meta, **stated}
 
-    def _pass(
-        self,
-        entries: Sequence[Entry],
-        case: Case,
-        parts: Sequence[dict[str, float | None]],
-        flags: Sequence[set[str]],
-    ) -> None:
-        """Run `entries` and put what they say into `parts` and `flags`."""
-        waiting = [entry for entry in entries if entry.asynchronous]
-        found = {entry.name: entry.run(case, self.step) for entry in entries if not entry.asynchronous}
-        if waiting:
-            outcomes = self._loop.gather([entry.run_async(case, self.step) for entry in waiting])
+    def _pass(self, entries: Sequence[Entry], works: Sequence[_Work]) -> None:
+        """Run `entries` and put what they say into the parts and flags of `works`."""
+        wanting = {entry.name: [work for work in works if entry in work.wanted] for entry in entries}
+        asked = [entry for entry in entries if wanting[entry.name]]
+        cases = {entry.name: [work.case for work in wanting[entry.name]] for entry in asked}
+        found = {e.name: e.run(cases[e.name], self.step) for e in asked if not e.asynchronous}
+        if waiting := [entry for entry in asked if entry.asynchronous]:
+            outcomes = self._loop.gather([entry.run_async(cases[entry.name], self.step) for entry in waiting])
             found.update((entry.name, outcome) for entry, outcome in zip(waiting, outcomes, strict=True))
-        for entry in entries:
-            self._count(entry, [item for item in found[entry.name] if isinstance(item, Exception)], case.sample)
-            for item, into, marks in zip(found[entry.name], parts, flags, strict=True):
-                if isinstance(item, Score):
-                    into[entry.name] = item.value
-                    into.update({f"{entry.name}/{key}": v for key, v in item.parts.items() if key != entry.name})
-                    marks.update(item.flags)
+        results = {name: iter(by_case) for name, by_case in found.items()}
+        for work in works:  # sample by sample, so that the first bad one is the one that is named
+            for entry in asked:
+                if entry in work.wanted:
+                    self._put(entry, next(results[entry.name]), work)
+
+    def _put(self, entry: Entry, items: Sequence[Score | Exception], work: _Work) -> None:
+        self._count(entry, [item for item in items if isinstance(item, Exception)], work.case.sample)
+        for item, into, marks in zip(items, work.parts, work.flags, strict=True):
+            if isinstance(item, Score):
+                into[entry.name] = item.value
+                into.update({f"{entry.name}/{key}": v for key, v in item.parts.items() if key != entry.name})
+                marks.update(item.flags)
 
     def _count(self, entry: Entry, errors: Sequence[Exception], sample: Sample) -> None:
         """Log each error once, count the completions that it took a part from, and stop the run when they are many."""
         for error in dict.fromkeys(errors):
             if isinstance(error, TargetError):
-                raise TargetError(f"sample {sample.id!r}, reward {entry.name!r}: {error}") from error
+                bad = TargetError(f"sample {sample.id!r}, reward {entry.name!r}: {error}")
+                bad.sample_id = sample.id
+                raise bad from error
             self.errors += errors.count(error)
-            kind = type(error).__name__
+            kind, stops = type(error).__name__, self.errors > self.max_errors
             origin = _origin(entry.name, error)
-            logger.warning(
-                "reward %s raised on sample %s: %s: %s (error %d, rewards.max_errors is %d)",
-                entry.name, sample.id, kind, error, self.errors, self.max_errors,
-                exc_info=None if origin in self._told else error,
-            )  # fmt: skip
+            if not (stops and origin in self._told):  # else what is raised says it all
+                logger.warning(
+                    "reward %s raised on sample %s: %s: %s (error %d, rewards.max_errors is %d)",
+                    entry.name, sample.id, kind, error, self.errors, self.max_errors,
+                    exc_info=None if origin in self._told else error,
+                )  # fmt: skip
             self._told.add(origin)
-            if self.errors > self.max_errors:
-                raise RewardError(
+            if stops:
+                failed = RewardError(
                     f"reward {entry.name!r} raised on sample {sample.id!r}: {kind}: {error}; that is "
                     f"error {self.errors}, and rewards.max_errors is {self.max_errors}. Mend the reward or the sample"
-                ) from error
+                )
+                failed.reward = entry.name
+                raise failed from error
 
     def _told_correct(self, meta: Mapping[str, Any], parts: Mapping[str, float | None]) -> Mapping[str, Any]:
         """`meta` with the word on whether the answer is right, unless a row has, or has to have, its own."""
@@ -268,6 +312,17 @@ class Judge:
         if total == 0.0:
             return None
         return sum(weight * value for weight, value in weighed) / (total if self.combine == "mean" else 1.0)
+
+
+class _Work:
+    """A case while it is judged."""
+
+    def __init__(self, case: Case, entries: Sequence[Entry], left_out: Collection[str]) -> None:
+        self.case = case
+        about = {"task": case.sample.task, **case.metas[0]}
+        self.wanted = [entry for entry in entries if entry.applies(about) and entry.name not in left_out]
+        self.parts: list[dict[str, float | None]] = [dict.fromkeys(e.name for e in entries) for _ in case.metas]
+        self.flags = [set(parsed.flags) for parsed in case.parsed]
 
 
 def _origin(name: str, error: Exception) -> tuple[str, ...]:

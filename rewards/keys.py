@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from vlrft.coords import SPACES
 from vlrft.parse import OUTPUT_MODES
 from vlrft.rewards.describe import describe
-from vlrft.rewards.signature import number_in
+from vlrft.rewards.finding import look_up
+from vlrft.rewards.signature import number_in, options_of
 from vlrft.rewards.table import REWARDS
+
+if TYPE_CHECKING:
+    from vlrft.rewards.entry import Entry
+
+logger = logging.getLogger(__name__)
 
 EVERYWHERE = ("output_mode", "lenient_extraction")
 """Keys that say how a completion is read, whatever the reward."""
@@ -60,6 +68,31 @@ def near_miss(key: str, known: frozenset[str]) -> str | None:
     """The documented key that `key` seems to be a slip of the pen for, None where it can well be another column."""
     near = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.85)
     return near[0] if near and len(key) > 3 else None
+
+
+class NearMisses:
+    """Tells once of each key of meta that seems to be a slip for one that a built-in reward reads."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._known: dict[str, frozenset[str]] = {}
+        self._seen: set[str] = set()
+        for entry in entries:
+            spec = entry.spec
+            if entry.builtin:
+                options = options_of(look_up(spec.func)).keys() - spec.kwargs.keys()
+                self._known[entry.name] = documented(spec.func) | options
+            self._seen.update((*spec.when, *([spec.target] if spec.target else [])))
+        self._seen.update(key for known in self._known.values() for key in known)
+
+    def tell(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self._seen:
+                continue
+            self._seen.add(key)
+            for name, known in self._known.items():
+                if (meant := near_miss(key, known)) is not None:
+                    logger.warning("reward %r: it does not read %r of meta; did you mean %r?", name, key, meant)
+                    break
 
 
 def is_number_key(key: str) -> bool:

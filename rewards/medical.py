@@ -6,11 +6,14 @@ Target: `med.closed`: `{"type": "mcq" | "yesno" | "label", "answer": ...}`, the 
 Meta: `med.closed`: `options`, `num_options` or `labels`, as that type wants them. `med.open`: `synonyms`, as text.*.
 
 Answer: the whole answer. Words as text.* has them; then common medical terms and their abbreviations ("magnetic
-resonance imaging" and "MRI") become one word on both sides, and the phrases of `synonyms` likewise.
+resonance imaging" and "MRI") become one word on both sides, and the phrases of `synonyms` likewise; "LLL" and the other
+lobes of the lung are spelt out.
 
 Guards: a negation that the reference does not have, or the other way round, caps the value at 0.2: "no" and "without"
-change two words and turn the finding round. Tokens count as multisets, and the value is multiplied by
-min(1, (3 len_ref + 5) / len_pred), so that listing every diagnosis or repeating the reference does not pay.
+change two words and turn the finding round. So does the opposite of a word of the reference, such as right for left.
+Both go by lists of English words: a negation or an opposite in other words ("ceased", "dextral") is not seen. Tokens
+count as multisets, and the value is multiplied by min(1, (3 len_ref + 5) / len_pred), so that listing every diagnosis
+or repeating the reference does not pay.
 
 Source: MedCCO (2505.19213) trains on closed, then on open questions; its open-ended formula is unverified, the mix
 here is our own. The parts are those of SQuAD (exact match, token F1), ROUGE (Lin 2004) and embedding rewards as in
@@ -20,13 +23,14 @@ ARMed and MediX-R1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vlrft.parse import Parsed, words
 from vlrft.rewards.base import TargetError, ordered
 from vlrft.rewards.choice import letter, yesno
 from vlrft.rewards.classification import label
+from vlrft.rewards.polarity import contradicts
 from vlrft.rewards.semantic import Embedder, find_embedder, similarities
 from vlrft.rewards.text import (
     Synonyms,
@@ -75,8 +79,6 @@ ABBREVIATIONS: dict[str, tuple[str, ...]] = {
     "htn": ("hypertension",),
     "ich": ("intracerebral hemorrhage", "intracerebral haemorrhage"),
     "ivc": ("inferior vena cava",),
-    "lll": ("left lower lobe",),
-    "lul": ("left upper lobe",),
     "lv": ("left ventricle", "left ventricular"),
     "mi": ("myocardial infarction", "heart attack"),
     "mra": ("magnetic resonance angiography", "mr angiography"),
@@ -85,9 +87,6 @@ ABBREVIATIONS: dict[str, tuple[str, ...]] = {
     "pe": ("pulmonary embolism", "pulmonary embolus"),
     "pet": ("positron emission tomography", "pet scan"),
     "ptx": ("pneumothorax",),
-    "rll": ("right lower lobe",),
-    "rml": ("right middle lobe",),
-    "rul": ("right upper lobe",),
     "rv": ("right ventricle", "right ventricular"),
     "sah": ("subarachnoid hemorrhage", "subarachnoid haemorrhage"),
     "sdh": ("subdural hematoma", "subdural haematoma"),
@@ -100,18 +99,14 @@ ABBREVIATIONS: dict[str, tuple[str, ...]] = {
 }
 """Short form to the long ones that it replaces. Replacing the long by the short makes one concept one word."""
 
-_NEGATIONS = frozenset(words("no not non none without absent absence negative never neither nor denies denied cannot"))
-_CONTRACTED = frozenset(words("isn aren wasn weren doesn don didn hasn haven hadn can couldn"))
-_BREAKS = frozenset(words("but however although though except yet"))
-_STATUS = frozenset(
-    words(
-        "of for the a an any is are was were be been seen present visible identified evident noted detected found "
-        "observed there it this that t evidence sign signs finding findings"
-    )
-)
-"""Words that carry no finding."""
-_STOPS = str.maketrans(dict.fromkeys(".;:!?", "\n"))
-
+SPELT_OUT: dict[str, str] = {
+    "lll": "left lower lobe",
+    "lul": "left upper lobe",
+    "rll": "right lower lobe",
+    "rml": "right middle lobe",
+    "rul": "right upper lobe",
+}
+"""Short forms that the long one replaces: its words also stand apart, "the lower lobe on the left"."""
 
 _CLOSED: dict[str, Callable[[Parsed, Any, Mapping[str, Any]], Score]] = {
     "mcq": letter,
@@ -143,7 +138,7 @@ class Open:
     """An open question: exact match, token F1, ROUGE-L and similarity of meaning, weighed.
 
     Formula: (w1 EM + w2 F1 + w3 ROUGE-L + w4 max(0, cosine)) / (sum of the weights that apply)
-    * min(1, (3 len_ref + 5) / len_pred), at most 0.2 where the negation differs
+    * min(1, (3 len_ref + 5) / len_pred), at most 0.2 where the negation differs or opposites meet
     Range: [0, 1]
 
     Parts: `med.open.exact`, `.f1`, `.rouge_l`, `.semantic` (None without an embedder) of the reference that counts.
@@ -153,8 +148,12 @@ class Open:
 
     weights: of exact match, token F1, ROUGE-L and similarity.
 
-    The negation differs when one text has a word such as no, not, without, absent, negative and the other has none,
-    or when a word that both have is negated in only one of them.
+    The negation differs when one text has a cue such as no, not, without, absent, negative, resolved, unlikely, hardly,
+    "free of", excluded, "ruled out" and the other has none, or when a word that both have is negated in only one of
+    them. Opposites are left and right, benign and malignant, acute and chronic, increased and decreased, present and
+    absent, bilateral and unilateral (or one side alone), normal and abnormal, upper and lower, anterior and posterior,
+    medial and lateral, proximal and distal: the answer has the one without the other that the reference has, or offers
+    both ("left or right").
 
     Example: score("med.open", "<answer>left lung</answer>", "left lower lung") -> 0.55
     """
@@ -199,7 +198,7 @@ class Open:
         weighed = [(w, m) for w, m in zip(self._weights, measured, strict=True) if m is not None]
         guard = length_guard(len(got), len(wanted))
         value = sum(w * m for w, m in weighed) / sum(w for w, _ in weighed) * guard
-        if negation_differs(answer, reference):
+        if contradicts(answer, reference):
             value = min(value, NEGATION_CAP)
         names = ("med.open.exact", "med.open.f1", "med.open.rouge_l", "med.open.semantic")
         return min(1.0, value), guard, dict(zip(names, measured, strict=True))
@@ -219,50 +218,8 @@ def _terms(found: Sequence[str], table: Synonyms) -> list[str]:
 
 
 _TABLE: Synonyms = synonym_table(
-    (tuple(words(long)), tuple(words(short))) for short, longs in ABBREVIATIONS.items() for long in longs
+    [
+        *((tuple(words(long)), tuple(words(short))) for short, longs in ABBREVIATIONS.items() for long in longs),
+        *(((short,), tuple(words(long))) for short, long in SPELT_OUT.items()),
+    ]
 )
-
-
-def negation_differs(answer: str, reference: str) -> bool:
-    """True when one text negates what the other states, judged by cue words; see Open."""
-    got, wanted = _polarity(answer), _polarity(reference)
-    if (got is None) != (wanted is None):
-        return True
-    if got is None or wanted is None:
-        return False
-    flipped = (got[0] - got[1]) & (wanted[1] - wanted[0]) | (got[1] - got[0]) & (wanted[0] - wanted[1])
-    return bool(flipped)
-
-
-def _polarity(text: str) -> tuple[set[str], set[str]] | None:
-    """(negated words, stated words); None when the text has no negation."""
-    negated: set[str] = set()
-    stated: set[str] = set()
-    any_cue = False
-    for clause in _clauses(text):
-        cue = next((i for i, word in enumerate(clause) if word in _NEGATIONS), None)
-        before = [w for w in clause[:cue] if w not in _STATUS]
-        if cue is None:
-            stated.update(before)
-            continue
-        any_cue = True
-        after = [w for w in clause[cue + 1 :] if w not in _STATUS and w not in _NEGATIONS]
-        # "effusion is absent", "no effusion": a cue with nothing after it speaks of what stands before it.
-        negated.update(after or before)
-        stated.update(before if after else ())
-    return (negated, stated) if any_cue else None
-
-
-def _clauses(text: str) -> Iterator[list[str]]:
-    """Words between full stops, semicolons, colons, line ends and words such as "but"; n't is read as "not"."""
-    for piece in text.translate(_STOPS).split("\n"):
-        clause: list[str] = []
-        for word in words(piece):
-            if word in _BREAKS:
-                yield clause
-                clause = []
-            elif word == "t" and clause and clause[-1] in _CONTRACTED:
-                clause[-1] = "not"
-            else:
-                clause.append(word)
-        yield clause

@@ -7,11 +7,15 @@ Meta: `unit` (a string) may follow the number in the answer and is dropped; `abs
 the row. All three are also options of the reward; the row's own value wins. `num.exact` uses both tolerances; the
 others use `abs_tol` where the target is 0, since there is no relative error to speak of.
 
-Answer: one number, alone or in a sentence: sign, thousands commas, decimals, a fraction, a mixed number, percent (50%
-is 1/2), scientific notation, "5 million", LaTeX's frac and boxed, digits of every script. Compared as exact rationals.
-Unparsable: no number, digits glued to letters (B52), a number with a unit that was not declared (the spec asks for
-this; `unit` is what makes "12 cm" readable), a time or a ratio (12:30). Two numbers: `several_answers`, value 0; the
-option take="last" takes the last of them.
+Answer: one number, alone or in a sentence: sign ("minus 12" is -12), thousands commas, decimals, a fraction, a mixed
+number, percent (50% is 1/2) and per mille, scientific notation, "5 million", "12 hundred", "3 lakh", LaTeX's frac and
+boxed, digits of every script. Compared as exact rationals. Unparsable: no number, digits glued to letters (B52), a
+number with a unit that was not declared (`unit` is what makes "12 cm" readable), a time or a ratio (12:30), a number
+that its words or signs make another one or deny: "half of 12", "sqrt(12)", "12 squared", "12 and a half", "3 pi",
+"<12", "at least 12", "not 12", "12 is wrong". Two numbers: `several_answers`, value 0; the option take="last" takes
+the last of them. A unit is compared without case, unless another unit differs by case only: "12 CM" is 12 cm, but Mm is
+not mm, Mb not MB and MW not mW. "um" is µm, in either of Unicode's two letters; a name of more than three characters
+may have a plural s.
 
 Guards: nan, inf and what no float can hold are worth 0 with the flag `non_finite`; listing numbers is worth 0; a
 number in the reasoning is not looked at; a huge exponent is refused before it is worked out; "+-5" names two numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from vlrft.rewards.base import FLAGS
@@ -57,6 +58,10 @@ So plain answers are scored by `score(..., output_mode="direct")`, or `--meta '{
 command line. The reasoning may be missing in every mode. For the warm-up of base models `lenient_extraction` (a key of
 meta, or `rewards.lenient_extraction` in a recipe) takes an answer that is not closed, or else all text behind the
 reasoning, and says so with the flag `lenient`.
+
+Of several answer blocks one counts, as the table says. Where they differ (in normal form, white space left out), the
+value of every reward that judges the answer is divided by the number of different answers; the flag is
+`several_answers`. `compat.*` and the rewards that judge the form or other blocks do without this.
 
 ## Options and meta
 
@@ -147,13 +152,24 @@ CHART_DUMP = """\
   "layout": [[1, 1, 0, 0, 0, 0]],
   "colour": [["bar", "#1f77b4"]],
   "legend": ["2024"],
-  "data": [{"type": "bar", "points": [[0, 0, 3], [1, 0, 4]]}]
+  "data": [
+    {
+      "type": "bar", "points": [[0, 0, 3], [1, 0, 4]],
+      "axes": [0, 0, 0], "colours": ["#1f77b4"], "x": [["a", 0], ["b", 1]]
+    }
+  ],
+  "roles": [["title", 0, 0, 0], ["xtick", 0, 0, 0], ["xtick", 0, 0, 0]],
+  "ties": [[[0, -1]]]
 }"""
 """A recorded chart, for the page of chart.render."""
 
 
 def _chart_dump() -> list[str]:
     return [
+        "The first of these rewards in a process starts the sandbox, which imports matplotlib and draws once: several",
+        "seconds (6.5 s on two cores of an AMD EPYC, 17 s with eight busy processes on them). A render takes tenths of",
+        "a second from then on; the sandbox goes on until the process ends.",
+        "",
         "A program is recorded once, and the dump used as the target of many completions:",
         "",
         "```python",
@@ -162,7 +178,8 @@ def _chart_dump() -> list[str]:
         "target = recorded(\"import matplotlib.pyplot as plt\\nplt.bar(['a', 'b'], [3, 4], label='2024')\")",
         "```",
         "",
-        "A dump holds six lists; one that is missing is not judged:",
+        "A dump holds six lists that are judged, and two that say what belongs together; one that is missing is not",
+        "judged:",
         "",
         "```json",
         *CHART_DUMP.splitlines(),
@@ -170,7 +187,15 @@ def _chart_dump() -> list[str]:
         "",
         "`text`: every text but the legend's. `type`: one entry per series. `layout`: of each axes the numbers of rows",
         "and columns of its grid, and its first and last row, first and last column, from 0. `colour`: type and colour",
-        "of each series. `legend`: its texts. `data`: of each series its points, for bars position, low and high end.",
+        "of each series. `legend`: its texts. `data`: of each series its points, for bars position, low and high end,",
+        "for pies the share; where it is (figure, row and column, from 0); its colours, one, or one for each point, or",
+        "else the distinct ones; under `x` and `y` the names of categories and their positions, under `names` those of",
+        "slices. `roles`: what each text is (title, xlabel, xtick, annotation and so on; `far` on the second side of",
+        "twin axes) and where, with -1 for no axes. `ties`: of each legend entry the numbers of its series and points,",
+        "-1 for all points.",
+        "",
+        "Dumps of before, without `roles`, `ties` and what a series has besides `type` and `points`, are read as well.",
+        "What they do not say is not judged: texts, legend and colours are then compared as sets. Record them afresh.",
     ]
 
 
@@ -200,6 +225,10 @@ def _prose(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
+    """A paragraph that begins with a capital, or with the name of a reward, which has none."""
+    named = next((name for name in REWARDS if re.match(rf"{re.escape(name)}\b", text)), None)
+    if named is not None:
+        return _prose(f"`{named}`{text.removeprefix(named)}")
     return _prose(text[:1].upper() + text[1:])
 
 

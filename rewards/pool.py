@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vlrft.rewards.base import RewardError, TargetError
-from vlrft.rewards.finding import find
+from vlrft.rewards.finding import Named, find, name_of
 
 START_S = 120.0
 """How long a worker may take to import its reward."""
@@ -49,7 +49,7 @@ def left_by(error: SystemExit) -> RewardError:
 class _Worker:
     """One process with one reward."""
 
-    def __init__(self, name: str, kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, reward: Named, kwargs: Mapping[str, Any]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -64,7 +64,7 @@ class _Worker:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
             )
         self.connection = Connection(ours.detach())
-        self.connection.send((name, dict(kwargs)))
+        self.connection.send((reward, dict(kwargs)))
         self.task: int | None = None
         """Index of the call that it works on."""
         self.deadline = time.monotonic() + START_S
@@ -83,10 +83,10 @@ class _Worker:
 
 
 class Pool:
-    """`workers` processes that run the reward `name`. They start with the first call."""
+    """`workers` processes that run `reward`. They start with the first call."""
 
-    def __init__(self, name: str, kwargs: Mapping[str, Any], *, workers: int, timeout_s: float | None) -> None:
-        self.name = name
+    def __init__(self, reward: Named, kwargs: Mapping[str, Any], *, workers: int, timeout_s: float | None) -> None:
+        self.reward, self.name = reward, name_of(reward)
         self.kwargs = dict(kwargs)
         self.workers = workers
         self.timeout_s = timeout_s
@@ -118,7 +118,7 @@ class Pool:
     def _hand_out(self, waiting: deque[tuple[int, Call]], results: list[Any]) -> None:
         busy = sum(worker.task is not None for worker in self._alive)
         while len(self._alive) < min(self.workers, busy + len(waiting)):
-            self._alive.append(_Worker(self.name, self.kwargs))
+            self._alive.append(_Worker(self.reward, self.kwargs))
         for worker in self._alive:
             while worker.ready and worker.task is None and waiting:
                 task, call = waiting.popleft()
@@ -209,9 +209,9 @@ def _outlive_nobody(parent: int) -> None:
 
 def _answer_calls(connection: Connection) -> None:
     """Load the reward, then answer one call after the other until the line closes."""
-    name, kwargs = connection.recv()
+    reward, kwargs = connection.recv()
     try:
-        function = find(name, kwargs, asynchronous=True)
+        function = find(reward, kwargs, asynchronous=True)
     except Exception as error:
         says_it_all = isinstance(error, ImportError | AttributeError | ValueError)
         connection.send(("failed", str(error) if says_it_all else f"{type(error).__name__}: {error}"))

@@ -12,7 +12,8 @@ case folding, one kind of space and dash, without outer quotes, final period and
 
 Guards: an entry that holds several candidates ("A or B", a nested list) equals none of them, so it never matches.
 Duplicates are removed and each multiplies the value by 0.9. A list that is still longer than max_len multiplies it by
-max_len / length (flag `over_length`), so that dumping all labels does not pay.
+max_len / length (flag `over_length`), so that dumping all labels does not pay. `ranked.composite` pays 0.2 for the form
+of any list, right or wrong; use `ranked.rr` where a wrong list is to earn nothing.
 
 Source: list answers after "On the Robustness of Answer Formats in Medical Reasoning Models" (2509.20866), whose exact
 rewards are unverified; the measures are those of information retrieval.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import Any
 from vlrft.config import RewardSpec
 from vlrft.rewards.base import TargetError
 from vlrft.rewards.call import read
+from vlrft.rewards.entry import Case
 from vlrft.rewards.finding import is_builtin
+from vlrft.rewards.given import reward_of
 from vlrft.rewards.grouping import Row, groups_of
 from vlrft.rewards.judge import Judge
 from vlrft.rewards.keys import is_number_key, number_read, numbers_read
@@ -36,7 +39,7 @@ class RowJudge:
         """Of a single reward, by options that rows brought along."""
         if state is not None:
             self.judge.load_state_dict(state)
-        self._builtin = all(is_builtin(spec.func) for spec in settings.specs)
+        self._builtin = all(is_builtin(reward_of(spec)) for spec in settings.specs)
         self._groups = 0
         self._asked = False
 
@@ -81,13 +84,20 @@ class RowJudge:
         """
         self.judge.step = step or 0
         known = {} if step is None else {"step": step}
-        scores: dict[int, Score] = {}
-        for members in self._groups_of(rows):
+        groups = self._groups_of(rows)
+        cases: list[tuple[Judge, Case]] = []
+        for members in groups:
             self._groups += 1
             default = {**known, "sample_id": f"group {self._groups}"} if self.judge.compares else known
-            found = self._judged([rows[i] for i in members], default)
-            scores.update(zip(members, found, strict=True))
-        return [scores[i] for i in range(len(rows))]
+            cases.append(self._case([rows[i] for i in members], default))
+        found: list[list[Score]] = []
+        for judge, together in itertools.groupby(cases, key=lambda case: case[0]):
+            judge.step = self.judge.step
+            found += self._judged(judge, [case for _, case in together], rows)
+        by_row = {
+            i: score for members, of in zip(groups, found, strict=True) for i, score in zip(members, of, strict=True)
+        }
+        return [by_row[i] for i in range(len(rows))]
 
     def _groups_of(self, rows: Sequence[Row]) -> list[list[int]]:
         """One by one where nothing compares completions, so that a bad target names its own row."""
@@ -95,12 +105,12 @@ class RowJudge:
             return [[i] for i in range(len(rows))]
         return groups_of(rows, self.settings.num_generations)
 
-    def _judged(self, rows: Sequence[Row], default: Mapping[str, Any]) -> list[Score]:
+    def _case(self, rows: Sequence[Row], default: Mapping[str, Any]) -> tuple[Judge, Case]:
+        """The rows of one group, read, and the judge for them."""
         settings, first = self.settings, rows[0]
         default = {**default, "lenient_extraction": settings.lenient, **settings.meta}
-        metas = [{**default, **self._numbers(row.meta)} for row in rows]
+        metas = tuple({**default, **self._numbers(row.meta)} for row in rows)
         self._ask_for_correctness(first.where, metas)
-        parsed = tuple(read(row.text, meta) for row, meta in zip(rows, metas, strict=True))
         sample = Sample(
             id=first.where,
             task=str(metas[0].get("task") or ""),
@@ -108,12 +118,18 @@ class RowJudge:
             target=self._target(first),
             meta=metas[0],
         )
+        parsed = tuple(read(row.text, meta) for row, meta in zip(rows, metas, strict=True))
         try:
-            judge = self._judge_for(metas[0])
-            judge.step = self.judge.step
-            return judge.score_parsed(parsed, sample, metas)
+            return self._judge_for(metas[0]), Case(sample=sample, parsed=parsed, metas=metas)
         except TargetError as error:
             raise TargetError(f"{error}{self._hint(first, str(error))}") from error
+
+    def _judged(self, judge: Judge, cases: Sequence[Case], rows: Sequence[Row]) -> list[list[Score]]:
+        try:
+            return judge.score_cases(cases)
+        except TargetError as error:
+            bad = next((row for row in rows if row.where == error.sample_id), rows[0])
+            raise TargetError(f"{error}{self._hint(bad, str(error))}") from error
 
     def _numbers(self, meta: Mapping[str, Any]) -> Mapping[str, Any]:
         """`meta` with the numbers that built-in rewards read in place of their texts, as tables hold them."""

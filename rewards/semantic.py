@@ -83,8 +83,8 @@ class Rescaled:
         """Raises ValueError for options that cannot work, ImportError for an embedder that cannot be loaded."""
         if embedder is None:
             raise ValueError(
-                "semantic.rescaled needs an embedder: give kwargs: {embedder: 'package.module:function'}, "
-                "a callable from a list of texts to one vector each"
+                "semantic.rescaled needs the option embedder (in a recipe under kwargs, on the command line in "
+                "--options), 'package.module:function': a callable from a list of texts to one vector each"
             )
         if not 0.0 < quantile < 1.0 or not 1 <= warm_up <= memory:
             raise ValueError(

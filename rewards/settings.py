@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlrft.config import RewardsConfig, RewardSpec
-from vlrft.rewards.finding import look_up
+from vlrft.rewards.finding import Named, look_up
 from vlrft.rewards.gates import read_gate
+from vlrft.rewards.given import spec_of
 from vlrft.rewards.keys import documented
 from vlrft.rewards.plain import plain
 from vlrft.rewards.signature import as_meant, fits, options_of
 from vlrft.rewards.specs import Spec, read_block, read_specs
 
-Rewards = str | RewardSpec | Mapping[str, Any] | Sequence[Spec] | RewardsConfig
-"""One reward by name; names with weights; a list as `rewards.funcs` of a recipe; or the whole block `rewards`."""
+Rewards = Named | RewardSpec | Mapping[Any, Any] | Sequence[Spec] | RewardsConfig
+"""One reward by name, or a function; names with weights; a list as `rewards.funcs` of a recipe; or the whole block
+`rewards`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ class Settings:
     specs: tuple[RewardSpec, ...]
     name: str
     single: bool
-    """One reward by its name: messages need not say which."""
+    """One reward by its name, or a function: messages need not say which."""
     target: str
     """Column or key of the targets."""
     meta: Mapping[str, Any]
@@ -53,9 +55,9 @@ def settings_of(
     max_errors: int | None,
 ) -> Settings:
     """Raises ValueError, in one line per problem, for rewards in no known form and options that have no place."""
-    single = isinstance(rewards, str)
+    single = isinstance(rewards, str) or callable(rewards)
     known = plain(dict(meta or {}))
-    if isinstance(rewards, str):
+    if isinstance(rewards, str) or callable(rewards):
         own = options_in(rewards, known)
         known = {key: value for key, value in known.items() if key not in own}
         options = {**own, **options}
@@ -89,9 +91,9 @@ def settings_of(
     )
 
 
-def options_in(reward: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+def options_in(reward: Named, meta: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of `meta` that are options of the reward and not documented as keys of its meta, as `score` has it."""
-    known, read = options_of(look_up(reward)), documented(reward)
+    known, read = options_of(look_up(reward)), documented(reward if isinstance(reward, str) else "")
     return {
         key: value
         for key, value in meta.items()
@@ -104,6 +106,8 @@ def _block(rewards: Rewards, options: Mapping[str, Any]) -> RewardsConfig:
         return rewards
     if isinstance(rewards, str):
         return RewardsConfig(funcs=[RewardSpec(func=rewards, kwargs=dict(options))])
+    if callable(rewards):
+        return RewardsConfig(funcs=[spec_of(rewards, kwargs=dict(options))])
     if isinstance(rewards, RewardSpec):
         return RewardsConfig(funcs=[rewards])
     if isinstance(rewards, Mapping) and isinstance(rewards.get("funcs"), Sequence):

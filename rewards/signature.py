@@ -111,14 +111,18 @@ def _hints(function: Any) -> Mapping[str, Any]:
 def fitted(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` with a number in place of a numeric text and a list in place of a lone text, where those are meant.
 
-    Raises ValueError, in one line, for a value that does not fit its option's annotation. Names that are no option are
-    left as they are.
+    Raises ValueError, in one line for each, for values that do not fit their option's annotation. Names that are no
+    option are left as they are.
     """
     known = options_of(function)
     read = {key: as_meant(value, known[key].hint) if key in known else value for key, value in options.items()}
-    for key, value in read.items():
-        if key in known and not fits(value, known[key].hint):
-            raise ValueError(f"reward {name!r}: option {key!r} must be {known[key].kind}, got {value!r:.80}")
+    wrong = [
+        f"reward {name!r}: option {key!r} must be {known[key].kind}, got {value!r:.80}"
+        for key, value in read.items()
+        if key in known and not fits(value, known[key].hint)
+    ]
+    if wrong:
+        raise ValueError("\n".join(wrong))
     return read
 
 

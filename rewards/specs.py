@@ -5,7 +5,7 @@ A problem is named in one line with its place, as in `rewards.funcs[1]: reward '
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,13 @@ from vlrft.config import RewardsConfig, RewardSpec
 from vlrft.config_keys import suggest
 from vlrft.parse import OUTPUT_MODES
 from vlrft.registry import UnknownNameError
-from vlrft.rewards.entry import FORM_FAMILIES, Entry
+from vlrft.rewards.entry import FORM_FAMILIES, Entry, gate_of
 from vlrft.rewards.gates import Gate, check_gates, read_gate
-from vlrft.rewards.schedule import weight_at
+from vlrft.rewards.given import spec_of
+from vlrft.rewards.schedule import check_weight, weight_at
 
-Spec = str | Mapping[str, Any] | RewardSpec
-"""One reward: its name, what a recipe's `rewards.funcs` says of it, or that as an object."""
+Spec = str | Mapping[str, Any] | RewardSpec | Callable[..., Any]
+"""One reward: its name, what a recipe's `rewards.funcs` says of it, that as an object, or a function itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +51,51 @@ def check(
     Example: check([{"func": "box.acc", "kwargs": {"t": 5}}]) raises
     rewards.funcs[0]: reward 'box.acc' with t=5: box.acc: the threshold must lie in (0, 1], got 5
     """
+    problems = _Problems()
+    funcs: Any = rewards
     if isinstance(rewards, Mapping):
-        rewards = read_block(rewards)
-    if isinstance(rewards, RewardsConfig):
-        combine, correct, rewards = rewards.combine, rewards.correct, rewards.funcs
-    make_ready(rewards, output_mode=output_mode, combine=combine, correct=correct, where=where)
+        with problems:
+            read_block({**rewards, "funcs": []})
+        if problems.found and "funcs" not in rewards:
+            problems.raise_if_any("rewards")
+        funcs, combine, stated = rewards.get("funcs", []), "mean", rewards.get("correct")
+        correct = stated if isinstance(stated, str) else None
+    elif isinstance(rewards, RewardsConfig):
+        combine, correct, funcs = rewards.combine, rewards.correct, rewards.funcs
+    with problems:
+        _ready(funcs, problems, output_mode=output_mode, combine=combine, correct=correct, where=where)
+    problems.raise_if_any(where)
 
 
 def read_block(block: Mapping[str, Any]) -> RewardsConfig:
     """A recipe's `rewards` block. Raises ValueError, with one line per problem, for what is no such block."""
-    specs = read_specs(block.get("funcs", []))
-    with _in_one_line("rewards", "rewards"):
-        return RewardsConfig(**{**block, "funcs": specs})
+    problems = _Problems()
+    specs: list[RewardSpec] = []
+    read = RewardsConfig()
+    with problems:
+        specs = read_specs(block.get("funcs", []))
+    with problems, _in_one_line("rewards", "rewards"):
+        read = RewardsConfig(**{**block, "funcs": specs})
+    problems.raise_if_any("rewards")
+    return read
 
 
 def read_specs(rewards: Sequence[Spec], where: str = "rewards.funcs") -> list[RewardSpec]:
     """Each of them as a RewardSpec. Raises ValueError, with one line per problem, for keys and types that none has."""
+    problems = _Problems()
+    specs = _read_each(rewards, where, problems)
+    problems.raise_if_any(where)
+    return list(specs.values())
+
+
+def _read_each(rewards: Sequence[Spec], where: str, problems: _Problems) -> dict[int, RewardSpec]:
+    """Those that can be read, by their place in the list."""
     if isinstance(rewards, str | Mapping) or not isinstance(rewards, Sequence):
         raise ValueError(f"{where}: expected a list of rewards, got {rewards!r:.80}")
-    problems = _Problems()
-    specs = []
+    specs = {}
     for i, item in enumerate(rewards):
         with problems, _in_one_line(_place(where, i), f"rewards.funcs[{i}]"):
-            specs.append(_read(item, _place(where, i)))
-    problems.raise_if_any(where)
+            specs[i] = _read(item, _place(where, i))
     return specs
 
 
@@ -92,31 +114,58 @@ def make_ready(
     does. Raises UnknownNameError for an unknown reward, ImportError for a file that cannot be loaded, ValueError for
     options, weights, gates or names that cannot work; ValueError with one line for each where there are several.
     """
+    problems = _Problems()
+    with problems:
+        ready = _ready(
+            rewards, problems, output_mode=output_mode, combine=combine, correct=correct, where=where, of_rows=of_rows
+        )
+    problems.raise_if_any(where)
+    return ready
+
+
+def _ready(
+    rewards: Sequence[Spec],
+    problems: _Problems,
+    *,
+    output_mode: str,
+    combine: str,
+    correct: str | None,
+    where: str,
+    of_rows: bool = False,
+) -> Ready:
+    """As `make_ready`; what is wrong goes to `problems`, or is raised where nothing more can be said."""
     if output_mode not in OUTPUT_MODES:
         raise ValueError(f"unknown output mode {output_mode!r}; use one of {', '.join(OUTPUT_MODES)}")
     if combine not in ("mean", "sum"):
         raise ValueError(f"rewards.combine is {combine!r}; use mean or sum")
     if not rewards:
         raise ValueError(f"{where or 'rewards'} is empty; name at least one reward ('vlrft rewards ls' lists them)")
-    specs = read_specs(rewards, where)
-    problems = _Problems()
+    specs = _read_each(rewards, where, problems)
     entries: list[Entry] = []
-    for i, spec in enumerate(specs):
-        with problems, _placed(_place(where, i)):
+    gates: dict[str, Gate | None] = {}
+    for i, spec in specs.items():
+        place, name = _place(where, i), spec.name or spec.func
+        with problems, _placed(place):
             entries.append(Entry(spec))
-    names = [spec.name or spec.func for spec in specs]
+        gates[name] = None
+        with problems, _placed(place):
+            gates[name] = gate_of(spec)
+        with problems, _placed(place):
+            check_weight(name, spec.weight)
+    names = [_name(specs.get(i, item)) for i, item in enumerate(rewards)]
     with problems:
         _check_names(names, where)
     gate: Gate | None = None
     with problems:
         gate = read_gate("rewards.correct", correct) if correct is not None else None
-    if len(entries) == len(specs):  # else what one reward says of another would be held against that other
+    with problems:
+        check_gates(gates, names)
+    with problems:
+        late = {entry.name for entry in entries if entry.second}
+        check_gates({"rewards.correct": gate}, [name for name in names if name not in late])
+    if len(entries) == len(rewards):  # else a weight or a reward that says what is right may be among the others
         with problems:
             _check_weights(entries, where)
-        with problems:
-            check_gates({entry.name: entry.gate for entry in entries}, names)
-        with problems:
-            check_gates({"rewards.correct": gate}, [entry.name for entry in entries if not entry.second])
     undecided = _undecided(entries) if correct is None else None
     if undecided is not None and not of_rows and not problems.found:
         raise ValueError(
@@ -124,12 +173,18 @@ def make_ready(
             f"{', '.join(f'{f}*' for f in FORM_FAMILIES)} does): add one, set rewards.correct, or give it "
             "kwargs: {correct_only: false}"
         )
-    problems.raise_if_any(where)
     return Ready(entries=tuple(entries), correct=gate, undecided=undecided)
 
 
+def _name(item: Any) -> str:
+    """What an entry is called, as far as can be told of one that could not be read."""
+    if isinstance(item, RewardSpec):
+        return item.name or item.func
+    return str(item.get("name") or item.get("func") or "") if isinstance(item, Mapping) else str(item)
+
+
 def _check_names(names: Sequence[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise ValueError(f"{where} lists {', '.join(twice)} twice: parts are kept by name; give one a `name`")
 
@@ -158,9 +213,16 @@ def _read(item: Spec, place: str) -> RewardSpec:
         return item
     if isinstance(item, str):
         return RewardSpec(func=item)
+    if callable(item):
+        return spec_of(item)
     if not isinstance(item, Mapping):
-        raise ValueError(f"{place}: expected the name of a reward or a mapping with `func`, got {item!r:.80}")
-    return RewardSpec(**{str(key): value for key, value in item.items()})
+        raise ValueError(
+            f"{place}: expected the name of a reward or a mapping with `func` (or a function), got {item!r:.80}"
+        )
+    keys = {str(key): value for key, value in item.items()}
+    if callable(function := keys.get("func")):
+        return spec_of(function, **{key: value for key, value in keys.items() if key != "func"})
+    return RewardSpec(**keys)
 
 
 @contextmanager
@@ -197,7 +259,7 @@ def _placed(place: str) -> Iterator[None]:
             raise
         kinds = (UnknownNameError, ImportError, AttributeError, ValueError)
         kind = next(kind for kind in kinds if isinstance(error, kind))
-        raise kind(f"{place}: {error}") from error
+        raise kind("\n".join(f"{place}: {line}" for line in str(error).splitlines())) from error
 
 
 class _Problems:
@@ -217,8 +279,8 @@ class _Problems:
 
     def raise_if_any(self, where: str) -> None:
         """The one error as it was, or a ValueError that lists them all."""
-        if len(self.found) == 1:
+        lines = list(dict.fromkeys(line for error in self.found for line in str(error).splitlines()))
+        if len(lines) == 1:
             raise self.found[0]
-        lines = [line for error in self.found for line in str(error).splitlines()]
         if lines:
-            raise ValueError(f"{len(lines)} problems in {where}:\n" + "\n".join(f"  {line}" for line in lines))
+            raise ValueError(f"{len(lines)} problems in {where or 'rewards'}:\n" + "\n".join(f"  {x}" for x in lines))

@@ -8,7 +8,8 @@ Meta: `duration` of the video in seconds (optional, but `tg.tiou` needs it); `un
 
 Answer: "a to b", "a - b", "a and b", "[a, b]", "(a, b)", lists and objects of those (`{"start": a, "end": b}`), "starts
 at a and ends at b", or nothing but two times; a time is a number, with or without a unit ("12.5s", "2 min 5 s"), or a
-clock ("mm:ss", "hh:mm:ss"). The span is cut to [0, duration] where that is known (`out_of_range`); without it a
+clock ("mm:ss", "hh:mm:ss"). A span that is denied ("not 10 to 20", "10 to 20 is wrong") and an odd chain ("10 to 20 to
+30") are none. The span is cut to [0, duration] where that is known (`out_of_range`); without it a
 negative time stays negative. No span, and one that is reversed or empty, is `unparsable` and worth 0; a time that is
 not finite is `non_finite`. Only for a moment as the target may both ends be equal, or one time stand alone.
 
@@ -251,6 +252,10 @@ def _seconds_per_unit(meta: Mapping[str, Any]) -> float:
 def _true_spans(target: Any, meta: Mapping[str, Any]) -> list[Span]:
     if not isinstance(target, list | tuple):
         raise TargetError(f"a target of tg.multi_iou is a list of [start, end], or [], got {target!r}; correct the row")
+    if len(target) == 2 and all(map(is_number, target)):
+        raise TargetError(
+            f"a target of tg.multi_iou is a list of spans, got one span, {target!r}; write [{target!r}], or use tg.iou"
+        )
     spans = [_true_span(span, meta) for span in target]
     for span, given in zip(spans, target, strict=True):
         if span[0] == span[1]:

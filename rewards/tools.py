@@ -14,8 +14,12 @@ Answer: `<tool_call>` blocks outside the reasoning, each one JSON object, a list
 objects. A block or line that is no call makes the whole completion unparsable: 0.
 
 Guards: every call counts in the denominator, duplicates too. A call where none is needed, a completion that says
-nothing, and calls in the reasoning or in a tool response are worth 0. Outcomes are read from `meta` only, never from
-the text, where the model could have written them itself.
+nothing, and calls in a tool response or in the reasoning are worth 0; reasoning is all that stands before a `</think>`
+that closes nothing, too. An argument that is NaN or infinite equals nothing and has the flag `non_finite`. Outcomes are
+read from `meta` only, never from the text, where the model could have written them itself. By its formula `tool.call`
+pays 0.5 for the right name and keys with wrong values: where that is too much, weigh `tool.result` above it.
+`tool.efficiency` counts calls and nothing else: any answer in its tags without a call earns 1, so give it a small
+weight and a gate on a reward that judges the answer.
 
 Source: ToolRL (names, keys and values of paired calls), CodeVision (required operations, crop by IoU) without its bonus
 for unexpected operations and without its unbounded penalties.
@@ -123,7 +127,7 @@ def visual(parsed: Parsed, target: Any, meta: Mapping[str, Any], *, budget: int 
 def efficiency(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     """Calls beyond those needed cost; fewer do not.
 
-    Formula: min(1, needed / calls), 1 where no call was made
+    Formula: min(1, needed / calls); where no call was made, 1[there is an answer in its tags]
     Range: [0, 1]
 
     `meta["calls"]` may also be the number of calls, or a list of names.
@@ -138,6 +142,8 @@ def efficiency(parsed: Parsed, target: Any, meta: Mapping[str, Any]) -> Score:
     made, flags = _calls_made("tool.efficiency", parsed, _named_calls(meta))
     if made is None:
         return Score(value=0.0, flags=flags)
+    if not made and parsed.answer is None:
+        return Score(value=0.0, flags=ordered({*flags, "no_answer"}))
     return Score(value=min(1.0, needed / len(made)) if made else 1.0, flags=flags)
 
 
@@ -227,16 +233,32 @@ def _calls_made(name: str, parsed: Parsed, meta: Mapping[str, Any]) -> tuple[lis
     """(calls of `meta` or else of the completion, flags); no list for a completion that cannot be judged."""
     listed = _listed_calls(name, 'meta["calls"]', meta["calls"]) if meta.get("calls") is not None else None
     found = parse_calls(parsed.text)
+    odd = {"non_finite"} if any(_is_odd(c.parameters) for c in listed or found.calls) else set()
     # The model wrote the parameters of listed calls as well: what cannot be judged in them is its own fault.
     if not all(map(_judgeable, listed)) if listed is not None else found.errors:
-        return None, ordered({*parsed.flags, "unparsable"} - _LOOSE)
+        return None, ordered({*parsed.flags, *odd, "unparsable"} - _LOOSE)
     if not _says_something(parsed):
         return None, ordered({*parsed.flags, "no_answer"})
     if listed is not None:
         return listed, ordered(set(parsed.flags) - _LOOSE)
     if not found.blocks and parsed.answer is not None and parsed.answer[:1] in ("{", "["):
-        return as_calls(read_json(parsed.answer)) or [], parsed.flags
-    return list(found.calls), ordered(set(parsed.flags) - _LOOSE)
+        made = as_calls(read_json(parsed.answer)) or []
+        return made, ordered({*parsed.flags, *(["non_finite"] if any(_is_odd(c.parameters) for c in made) else [])})
+    return list(found.calls), ordered((set(parsed.flags) | odd) - _LOOSE)
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether `value` is or holds NaN or an infinity."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, float) and not math.isfinite(item):
+            return True
+    return False
 
 
 def _judgeable(made: ToolCall) -> bool:

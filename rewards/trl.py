@@ -34,9 +34,10 @@ def as_trl(
 ) -> TrlReward:
     """A reward, or several composed, as `f(completions, prompts=None, **columns) -> list[float | None]`.
 
-    rewards: the name of one; or names with weights, `{"box.iou": 0.9, "format.think_answer": 0.1}`; or a list of what a
-    recipe's `rewards.funcs` says, with gates, schedules and all; or a recipe's whole `rewards` block. Several give
-    their weighted mean over those that apply. For separate curves give the trainer one `as_trl` per reward instead.
+    rewards: the name of one, or a function; or names with weights, `{"box.iou": 0.9, "format.think_answer": 0.1}`; or
+    a list of what a recipe's `rewards.funcs` says, with gates, schedules and all; or a recipe's whole `rewards` block.
+    Several give their weighted mean over those that apply. For separate curves give the trainer one `as_trl` per reward
+    instead.
 
     meta: what is equal for all rows; a column wins over it.
     target: the column of the targets; json_target: a target that is a text is parsed as JSON.
@@ -48,8 +49,9 @@ def as_trl(
     options: those of a single reward.
 
     Columns, lists, tuples or arrays with one entry per completion, are keys of the rewards' meta; a column `meta` of
-    mappings is unpacked. `completion_ids` give `num_tokens`, the last text of the user in `prompts` gives `prompt`,
-    `trainer_state` the step for schedules, and the parts of several rewards go to `log_metric`.
+    mappings is unpacked, under the other columns. A column that is nearly a key that a built-in reward reads is told
+    of once. `completion_ids` give `num_tokens`, the last text of the user in `prompts` gives `prompt`, `trainer_state`
+    the step for schedules, and the parts of several rewards go to `log_metric`.
 
     Raises ValueError for what cannot work; the callable TargetError, naming row and columns, for a target or meta that
     cannot be judged against.

@@ -156,8 +156,9 @@ class Semantic:
         """Raises ValueError for options that cannot work, ImportError for an embedder that cannot be loaded."""
         if embedder is None:
             raise ValueError(
-                "video.semantic needs an embedder: give kwargs: {embedder: 'package.module:function'}, a callable "
-                "(texts, media) that returns cosines or a pair of vectors; for trials there is 'words'"
+                "video.semantic needs the option embedder (in a recipe under kwargs, on the command line in "
+                "--options), 'package.module:function': a callable (texts, media) that returns cosines or a pair of "
+                "vectors; for trials there is 'words'"
             )
         found = resolve(embedder, EMBEDDERS, kind="embedder") if isinstance(embedder, str) else embedder
         if not callable(found):

@@ -41,3 +41,13 @@ def who(ref: MediaRef, index: FrameIndex, wanted: Sequence[int], *, threads: int
     frame[0, :7, 0] = list(os.getpid().to_bytes(7, "little"))
     frame[0, 7, 0] = threads
     yield from ((index.times[place], frame) for place in wanted)
+
+
+def swapped(
+    ref: MediaRef, index: FrameIndex, wanted: Sequence[int], *, threads: int
+) -> Iterator[tuple[float, np.ndarray]]:
+    """PyAV; then `<file>.new` takes the place of the file, as when data are fetched again during a run."""
+    found = list(decode_pyav(ref, index, wanted, threads=threads))
+    if ref.path is not None and os.path.exists(f"{ref.path}.new"):
+        os.replace(f"{ref.path}.new", ref.path)
+    yield from found

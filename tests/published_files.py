@@ -1,4 +1,4 @@
-"""Published annotation files for the tests of the forms: read one, and take its rows through their task."""
+"""Published annotation files for the tests of the forms: made or found, read, and their rows taken through the task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image
 
 from vlrft.data.forms import read_form
 from vlrft.data.native import with_media
-from vlrft.data.problems import Quarantine
+from vlrft.data.problems import Quarantine, Skipped
 from vlrft.data.tasks import build_task
+from vlrft.rewards import Judge
 from vlrft.types import Sample
 
 Row = dict[str, Any]
@@ -28,7 +29,20 @@ def excerpt(name: str) -> Path:
     return path
 
 
-def read(
+def read(form: str, path: Path, **how: Any) -> tuple[list[Row], list[str]]:
+    """(rows as the reader makes them, what was left out as `<end of where>: <reason>`). how: as for `_read`."""
+    rows, skipped = _read(form, path, **how)
+    return rows, [f"{item.where.removeprefix(str(path)).lstrip(':/ ')}: {item.reason}" for item in skipped]
+
+
+def read_located(form: str, path: Path, **how: Any) -> tuple[list[Row], list[str]]:
+    """(rows with their media found, as sources read them, reasons for what was left out). how: as for `_read`."""
+    rows, skipped = _read(form, path, **how)
+    folder = how.get("images") or (path if path.is_dir() else path.parent)
+    return [with_media(row, folder, where="row") for row in rows], [item.reason for item in skipped]
+
+
+def _read(
     form: str,
     path: Path,
     *,
@@ -36,24 +50,45 @@ def read(
     images: Path | None = None,
     policy: Any = "error",
     **options: Any,
-) -> tuple[list[Row], list[str]]:
-    """(rows, what was left out as `<end of where>: <reason>`)."""
+) -> tuple[list[Row], list[Skipped]]:
     quarantine = Quarantine(policy=policy)
-    found = read_form(
+    found = list(read_form(
         form, path, split=split, images=images, quarantine=quarantine, options=options, what="options"
-    )  # fmt: skip
-    rows = []
-    for where, row in found:
-        assert str(path) in where
-        rows.append(row)
-    ids = [row["id"] for row in rows]
+    ))  # fmt: skip
+    assert all(str(path) in where for where, _ in found)
+    rows = [row for _, row in found]
+    ids = [row["id"] for row in rows if "id" in row]
     assert len(set(ids)) == len(ids)
-    return rows, [f"{item.where.removeprefix(str(path)).lstrip(':/ ')}: {item.reason}" for item in quarantine.skipped]
+    return rows, quarantine.skipped
 
 
 def sample_of(row: Row, folder: Path) -> Sample:
     """The row through its task, with its media found from `folder`."""
     return build_task(row["task"]).to_sample(with_media(row, folder, where="row"), where="row")
+
+
+def judged(row: Row) -> Sample:
+    """The row through its task, with its files opened, its prompt rendered and its right answer judged."""
+    task = build_task(row["task"])
+    made = task.to_sample(row, where="row")
+    size, space = made.meta["image_size"], "abs_original"
+    assert task.user_parts(made, space=space, output_mode="think", template=None, input_size=None)
+    right = task.reference(made, space=space, image_size=tuple(size), input_size=None, output_mode="think")
+    judge = Judge(task.reward_specs(), "think")
+    meta = {"coord_space": space, "image_size": size, "num_tokens": 9}
+    judge.check(made, meta)
+    value = judge.score(right, made, meta).value
+    assert value is not None
+    # Tiny pictures: the whole pixels of the answer are up to half a pixel off.
+    assert value > 0.85, right
+    assert (judge.score("<think>so</think><answer></answer>", made, meta).value or 0.0) < 0.2
+    return made
+
+
+def all_judged(rows: list[Row]) -> list[Sample]:
+    made = [judged(row) for row in rows]
+    assert len({one.id for one in made}) == len(made)
+    return made
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -62,18 +97,20 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
+def picture(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
+    """A grey picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "gray").save(path)
+    return path
+
+
 def pictures(folder: Path, *names: str) -> list[Path]:
-    """Grey pictures of 40x30 pixels."""
-    paths = [folder / name for name in names]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 30), "gray").save(path)
-    return paths
+    return [picture(folder / name) for name in names]
 
 
 def encoded(folder: Path) -> bytes:
     """A picture as parquet files hold it."""
-    return pictures(folder, "encoded.png")[0].read_bytes()
+    return picture(folder / "encoded.png").read_bytes()
 
 
 def clips(folder: Path, *names: str) -> None:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrft.rewards.chart.colour import ciede2000, similarity
-from vlrft.rewards.chart.elements import agreement, multiset_f1, series_likeness
+from vlrft.rewards.chart.elements import agreement, multiset_f1
 from vlrft.rewards.chart.likeness import structural
+from vlrft.rewards.chart.points import series_likeness
 from vlrft.rewards.chart.reading import NotADrawingError, read
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 
 import numpy as np
 import pytest
@@ -88,3 +89,15 @@ def test_state_of_other_data_or_seed_is_refused() -> None:
 def test_no_samples_is_an_error() -> None:
     with pytest.raises(DataError, match="at least one sample"):
         ShuffleSampler([])
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "mixture"])
+def test_large_draws_take_linear_time(kind: str) -> None:
+    """8192 of 20,000: seconds where each draw looks through all before it."""
+    samples = [Sample(id=f"{'ab'[i % 2]}/{i}", task="grounding", parts=()) for i in range(20_000)]
+    options = {"weights": {"a": 1, "b": 3}} if kind == "mixture" else {}
+    sampler = resolve(SAMPLERS[kind], SAMPLERS, kind="sampler")(samples, **options)
+    began = time.process_time()
+    drawn = [len({sample.id for sample in sampler.propose(step, 8192)}) for step in range(3)]
+    assert time.process_time() - began < 1.0
+    assert drawn == [8192] * 3

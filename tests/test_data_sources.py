@@ -183,7 +183,7 @@ def test_box_a_rounding_over_the_edge_is_cut(root: Path) -> None:
 
 def test_duplicate_ids_name_both_rows(root: Path) -> None:
     _write(root, GOOD, GOOD)
-    with pytest.raises(DataError, match=r"jsonl:2: id 'a' is taken already by .*jsonl:1"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: id 'a' is taken already by .*rows\.jsonl:1"):
         _load(root, on_bad="skip")
 
 

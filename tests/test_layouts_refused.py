@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from vlrft.config import DataConfig, SourceConfig
 from vlrft.data.detect import detect_format, detect_layout
 from vlrft.data.layouts import from_native, to_native
+from vlrft.data.layouts.columns import unwrap
 from vlrft.data.problems import DataError, SampleError
-
-FORMATS = Path(os.environ.get("VLRFT_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "formats"
-needs_formats = pytest.mark.skipif(
-    not FORMATS.is_dir(), reason=f"no published rows in {FORMATS} (set VLRFT_SHARED_DATA)"
-)
+from vlrft.data.sources import load_samples
 
 Row = dict[str, Any]
 
@@ -138,9 +137,43 @@ def test_unknown_and_ambiguous_rows_are_refused_with_columns_and_candidates(rows
         detect_layout(rows)
 
 
-@needs_formats
-def test_published_files_that_are_no_rows_point_to_the_forms(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"an object with the keys 3MSZA.*'vlrft data ls'"):
-        detect_format(FORMATS / "charades_sta.json")
-    with pytest.raises(DataError, match=r"androidcontrol\.json: .*columns: image, gt, task"):
-        detect_format(FORMATS / "ui_r1_androidcontrol.json")
+def test_json_that_is_no_rows_points_to_the_forms(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"3MSZA": {"length": 3}, "AMT7R": {"length": 4}}))
+    with pytest.raises(DataError, match=r"an object with the keys 3MSZA, AMT7R\..*'vlrft data ls'"):
+        detect_format(tmp_path / "a.json")
+
+
+def test_an_answer_block_with_nothing_in_it_is_no_answer() -> None:
+    assert unwrap("<answer> </answer>") == ("", None)
+    assert unwrap("<think>so</think> <answer>\n</answer>") == ("", "so")
+    assert unwrap("<answer>4</answer><answer></answer>") == ("", None), "which of them is meant is not known"
+    assert unwrap("<think>so</think> 4") == ("<think>so</think> 4", None), "the task says that it holds tags"
+
+
+BLANK: list[tuple[str, Row]] = [
+    ("r1v", {"problem": "x", "solution": "<answer> </answer>", "image": "a"}),
+    ("easyr1", {"problem": "x", "answer": "<think>so</think><answer></answer>"}),
+    ("trl", {"prompt": "x", "image": "a", "solution": " "}),
+    ("verl", {"prompt": [{"role": "user", "content": "x"}], "reward_model": {"ground_truth": "<answer></answer>"}}),
+    ("sharegpt", {"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": ""}]}),
+    ("ms-swift", {"messages": [{"role": "user", "content": "x"}], "solution": "<answer> </answer>"}),
+    ("openrlhf", {"prompt": "x", "label": "<answer>\n</answer>"}),
+]
+
+
+@pytest.mark.parametrize(("layout", "row"), BLANK)
+def test_a_row_with_an_empty_answer_is_named(layout: str, row: Row) -> None:
+    with pytest.raises(SampleError, match=r"^rows\.jsonl:7: states an empty answer; write the answer or drop the row"):
+        to_native(layout, row, where="rows.jsonl:7")
+
+
+def test_an_empty_answer_is_a_bad_row_of_a_source(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    rows = [{"problem": "x", "solution": f"<answer>{text}</answer>", "image": "a.png"} for text in ("y", " ")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(root=str(tmp_path), task="open_qa", on_bad_sample="skip")
+    loaded = load_samples(data, SourceConfig(path="rows.jsonl"), role="train")
+    assert [sample.target for sample in loaded.samples] == ["y"]
+    assert [(Path(item.where).name, item.reason.partition(";")[0]) for item in loaded.skipped] == [
+        ("rows.jsonl:2", "states an empty answer")
+    ]

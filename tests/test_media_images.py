@@ -16,7 +16,7 @@ from PIL import Image
 from videos import write_video
 
 from vlrft.config import VideoConfig
-from vlrft.data.media import MediaError, QuarantineFile, check_media, image_ref, image_size, open_image
+from vlrft.data.media import MediaError, check_media, image_ref, image_size, open_image
 from vlrft.data.problems import SampleError
 from vlrft.data.video import close_pools
 from vlrft.types import MediaPart, MediaRef, Sample
@@ -177,18 +177,17 @@ def test_checks_cover_images_and_videos(tmp_path: Path) -> None:
     samples = [
         Sample(id=f"s{i}", task="open_qa", parts=(MediaPart(index=0),), media=refs) for i, refs in enumerate(media)
     ]
-    quarantine = QuarantineFile(tmp_path / "quarantine.jsonl")
     config = VideoConfig(fps=4.0)
     by_header = check_media(samples, decode=False, video=config)
     assert [skipped.where for skipped in by_header] == ["sample s2", "sample s3", "sample s4"]
-    by_pixels = check_media(samples, decode=True, video=config, quarantine=quarantine)
+    by_pixels = check_media(samples, decode=True, video=config)
     close_pools()
     assert [skipped.where for skipped in by_pixels] == ["sample s0", "sample s2", "sample s3", "sample s4"]
-    assert [(Path(entry.media).name, entry.sample, entry.decoder) for entry in quarantine.entries()] == [
-        ("cut.jpg", "s0", None),
-        ("good.mp4", "s2", "pyav"),
-        ("gone.mp4", "s3", "pyav"),
-        ("good.mp4", "s4", None),
+    assert [(Path(item.medium or "").name, item.decoder) for item in by_pixels] == [
+        ("cut.jpg", None),
+        ("good.mp4", "pyav"),
+        ("gone.mp4", "pyav"),
+        ("good.mp4", None),
     ]
 
 

@@ -63,3 +63,35 @@ def test_ranks_share_the_file(tmp_path: Path) -> None:
         added = pool.starmap(add_all, [(str(path), process) for process in range(3)])
     assert sum(added) == 40
     assert sorted(entry.media for entry in QuarantineFile(path).entries()) == sorted(f"/d/{i}.mp4" for i in range(40))
+
+
+def test_only_what_was_added_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quarantine, other = (QuarantineFile(tmp_path / "q.jsonl") for _ in "ab")
+    parsed: list[int] = []
+    parse = QuarantineFile._parse
+
+    def note(self: QuarantineFile, content: bytes, before: int) -> list[BadMedia]:
+        parsed.append(len(content))
+        return parse(self, content, before)
+
+    monkeypatch.setattr(QuarantineFile, "_parse", note)
+    for i in range(50):
+        assert quarantine.add(MediaError(f"/d/{i}.mp4", "is damaged"), sample="s")
+    assert max(parsed) < 120, "one line at most"
+    assert other.add(MediaError("/d/x.mp4", "is damaged"), sample="s")
+    assert not quarantine.add(MediaError("/d/x.mp4", "is damaged"), sample="s"), "what another wrote counts"
+    with (tmp_path / "q.jsonl").open("a") as file:
+        file.write("no entry\n")
+    with pytest.raises(DataError, match=r"q\.jsonl:52 is no entry"):
+        quarantine.add(MediaError("/d/y.mp4", "is damaged"), sample="s")
+
+
+def test_a_file_that_was_moved_away_is_started_anew(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    quarantine = QuarantineFile(path)
+    assert quarantine.add(BAD, sample="s")
+    path.rename(tmp_path / "old.jsonl")
+    assert quarantine.add(BAD, sample="s")
+    path.write_bytes(b"")
+    assert quarantine.add(BAD, sample="s")
+    assert len(quarantine.entries()) == 1

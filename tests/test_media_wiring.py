@@ -25,7 +25,7 @@ from vlrft.data.mixture import MixtureSampler
 from vlrft.data.quarantine import BadMedia, QuarantineFile
 from vlrft.data.samplers import Sampler, SequentialSampler, ShuffleSampler
 from vlrft.data.tasks import build_task
-from vlrft.data.video import ClipRequest, close_pools, read_clip, submit_clip
+from vlrft.data.video import ClipRequest, close_pools, submit_clip
 from vlrft.eval.run import evaluate_samples
 from vlrft.models.base import PromptError
 from vlrft.records import read_records, rollout_file
@@ -229,7 +229,7 @@ def test_a_damaged_video_whose_turn_comes_is_quarantined(
 ) -> None:
     bad, gone = damage(clips[0]), video(tmp_path / "gone.mp4")
     with pytest.raises(MediaError):
-        read_clip(video(bad), (0.0, 1.0), (56, 56), VideoConfig())
+        submit_clip(video(bad), (0.0, 1.0), (56, 56), VideoConfig()).result()
     samples = [sample("good", video(clips[1])), sample("bad", video(bad)), sample("worse", video(bad)),
                sample("gone", gone)]  # fmt: skip
     run = video_run(samples)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrft import config
-from vlrft.parse import BOXED, OUTPUT_MODES, match_blocks, parse, parse_boxes, visible_length
+from vlrft.parse import OUTPUT_MODES, match_blocks, parse, parse_boxes
 from vlrft.parse.boxes import NO_BOX, ParsedBox
 
 # Text that is likely to hit the grammar, not only random letters.
@@ -232,6 +232,57 @@ def test_odd_objects_still_count(text: str, boxes: list[ParsedBox]) -> None:
     assert parse_boxes(text) == boxes
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('{"box": [1, 2, 3, 4], "other": [{"bbox": [5, 6, 7, 8]}, {"bbox": [1, 1, 2, 2]}]}', 3),
+        ('{"objects": [{"bbox": [1, 2, 3, 4]}]}', 1),
+        ('{"a": {"b": [[{"bbox": [1, 2, 3, 4]}]]}}', 1),
+        ('{"bbox": [1, 2, 3, 4], "points": [[1, 2], [3, 4]], "meta": {"size": [1, 2, 3, 4]}}', 1),
+    ],
+)
+def test_nested_objects_count(text: str, count: int) -> None:
+    found = parse_boxes(text)
+    assert len(found) == count
+    assert found[0].box == (1, 2, 3, 4)
+    assert len(parse_boxes(text, wide=False)) <= 1
+    corners = '{"x1": [1], "y1": 2, "x2": 3, "y2": 4}'
+    assert parse_boxes(corners, wide=False) == parse_boxes(corners) == [ParsedBox(NO_BOX)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<ref>a dog</ref><box>(1,2),(3,4)</box> and <ref>cat</ref><box>(5,6),(7,8)</box>",
+        "<ref>a dog</ref><box>[[1, 2, 3, 4]]</box>\n<ref> cat </ref><box>[[5, 6, 7, 8]]</box>",
+        "<|object_ref_start|>a dog<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+        "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(5,6),(7,8)<|box_end|>",
+    ],
+)
+def test_names_in_ref_marks(text: str) -> None:
+    assert parse_boxes(text) == [ParsedBox((1, 2, 3, 4), "a dog"), ParsedBox((5, 6, 7, 8), "cat")]
+    assert [box.label for box in parse_boxes(f"{text}<box>[[1, 1, 2, 2]]</box>")] == ["a dog", "cat", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ("<answer>1</answer>", 1),
+        ("<answer>1</answer><answer>2</answer>", 2),
+        ("<answer>[1, 2]</answer><answer> [1,2]\n</answer><answer></answer>", 1),
+        ("<answer>A.</answer><answer>a</answer>", 1),
+        ("<think><answer>1</answer></think><answer>2</answer>", 1),
+        ("".join(f"<answer>{i}</answer>" for i in range(13)), 13),
+        ("<answer> </answer><answer></answer>", 1),
+        ("", 1),
+    ],
+)
+def test_different_answers_are_counted(text: str, answers: int) -> None:
+    assert parse(text).answers == answers
+    assert parse(text, "adaptive").answers == answers
+    assert parse(text, "direct").answers == 1
+
+
 def test_labels_and_confidences() -> None:
     first, second = parse_boxes(
         '[{"bbox_2d": [1, 2, 3, 4], "label": "caf\\u00e9 [3]"}, {"score": 0.25, "box": [5, 6, 7, 8]}]'
@@ -317,34 +368,3 @@ def test_long_runs_of_tags(tag: str) -> None:
 
 def test_a_hundred_thousand_boxes_are_all_counted() -> None:
     assert len(parse_boxes("[1,2,3,4]," * 100_000)) == 100_000  # one megabyte
-
-
-@pytest.mark.parametrize(
-    ("text", "blocks", "contents"),
-    [
-        (" <think>a</think>\n<answer> b </answer>\n", ("think", "answer"), ["a", "b"]),
-        ("<answer>b</answer>", ("answer",), ["b"]),
-        (r"<think>a</think> \boxed{\frac{1}{2}}", ("think", BOXED), ["a", r"\frac{1}{2}"]),
-        ("<think>a</think><tool_response>x <answer>z</answer></tool_response><answer>b</answer>", ("think", "answer"),
-         ["a", "b"]),
-        ("<caption>c</caption><think>a</think>", ("caption", "think"), ["c", "a"]),
-        ("x<think>a</think><answer>b</answer>", ("think", "answer"), None),
-        ("<think>a</think>x<answer>b</answer>", ("think", "answer"), None),
-        ("<think>a</think><answer>b</answer>x", ("think", "answer"), None),
-        ("<answer>b</answer><think>a</think>", ("think", "answer"), None),
-        ("<think>a<answer>b</answer></think>", ("think", "answer"), None),
-        ("<think>a</think><answer>b</answer><answer>b</answer>", ("think", "answer"), None),
-        ("<think><think>a</think><answer>b</answer>", ("think", "answer"), None),
-        ("<think>a</think><answer><think>c</think></answer>", ("answer",), None),
-        (r"<think>a</think>\boxed{1}\boxed{2}", ("think", BOXED), None),
-        (r"<think>a</think>\boxed{1", ("think", BOXED), None),
-        ("<thi<tool_response></tool_response>nk>a</think><answer>b</answer>", ("think", "answer"), None),
-    ],
-)  # fmt: skip
-def test_match_blocks(text: str, blocks: tuple[str, ...], contents: list[str] | None) -> None:
-    assert match_blocks(text, blocks) == contents
-
-
-@pytest.mark.parametrize(("text", "length"), [(" ab c ", 4), ("", 0), (" \n", 0), ("\u200b\u2060", 0), ("\u200ba", 2)])
-def test_visible_length(text: str, length: int) -> None:
-    assert visible_length(text) == length

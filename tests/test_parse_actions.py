@@ -61,11 +61,56 @@ def test_order_and_number() -> None:
         '{"action": "a", "point": [1, 2], "point": [3, 4]}',
         '{"action": "a", "text": "x", "text": "y"}',
         '{"action": "a", "direction": "up", "direction": "down"}',
+        '{"action": "a", "action_type": "b"}',
+        '{"action": "a", "point": [1, 2], "coordinate": [3, 4]}',
+        '{"action": "a", "point": [1, 2], "x": 3, "y": 4}',
+        '{"action": "a", "point": [1, 2], "bbox": [0, 0, 5, 5]}',
+        '{"action": "a", "point": "(1, 2) (3, 4)"}',
+        '{"action": "a", "text": "x", "content": "y"}',
+        '{"action": "a", "key": "x", "keys": ["ctrl", "c"]}',
+        "a(start_box='(1,2)', end_box='(3,4)')",
     ],
 )
 def test_choices_are_counted(answer: str) -> None:
     (found,) = read_actions(answer)
     assert (found.name, found.choices) == ("a", 2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"action": "a", "action_type": "A"}',
+        '{"action": "a", "point": [1, 2], "coordinate": [1, 2], "x": 1, "y": 2}',
+        '{"action": "a", "text": "", "value": "Yes", "content": "yes"}',
+        '{"action": "a", "point": "(1, 2)", "text": "b", "direction": "up", "key": "c"}',
+    ],
+)
+def test_one_value_said_twice_is_one(answer: str) -> None:
+    (found,) = read_actions(answer)
+    assert (found.name, found.choices) == ("a", 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "action"),
+    [
+        ("click(start_box='(12,30)')", ParsedAction("click", point=(12.0, 30.0))),
+        ("click(start_box='<|box_start|>(12,30)<|box_end|>')", ParsedAction("click", point=(12.0, 30.0))),
+        ("Thought: x\nAction: click(point='<point>12 30</point>')", ParsedAction("click", point=(12.0, 30.0))),
+        ("click(start_box='[1, 2, 3, 4]')", ParsedAction("click", point=(1.0, 2.0, 3.0, 4.0))),
+        ("click(point=(12, 30))", ParsedAction("click", point=(12.0, 30.0))),
+        ("click(x=12, y=30)", ParsedAction("click", point=(12.0, 30.0))),
+        (
+            "scroll(point='<point>12 30</point>', direction='down')",
+            ParsedAction("scroll", point=(12.0, 30.0), direction="down"),
+        ),
+        (r"type(content='a=b, (it\'s)\n')", ParsedAction("type", text="a=b, (it's)\n")),
+        ('hotkey(key="ctrl c")', ParsedAction("hotkey", key="ctrl c")),
+        ("wait()", ParsedAction("wait")),
+    ],
+)
+def test_calls(answer: str, action: ParsedAction) -> None:
+    assert read_actions(answer) == [action]
+    assert read_actions(f"{answer} {answer}") == [action, action]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +135,9 @@ def test_never_raises(answer: str) -> None:
         assert each.choices >= 1
 
 
-@pytest.mark.parametrize("piece", ["{", '{"action":', '{"action":"a"},', '{"arguments":', "'"])
+@pytest.mark.parametrize(
+    "piece", ["{", '{"action":', '{"action":"a"},', '{"arguments":', "'", "f(", "f()", "f(a=", "f(a='", "f(a=1, "]
+)
 def test_a_hostile_text_costs_little(piece: str) -> None:
     begun = time.process_time()
     read_actions(piece * (200_000 // len(piece)))

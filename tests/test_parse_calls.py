@@ -34,7 +34,9 @@ F = ToolCall("f", {"x": 1})
         ("a<think>x", "a"),
         ("a<tool_response>x</think>", "a"),
         ("<think><tool_response></think>a", " a"),
-        ("<think>x</think>a</think>b", " a b"),
+        ("<think>x</think>a</think>b", "b"),
+        ("<think>x<think>y</think>a</think>b", "b"),
+        ("<think>x</think>a<think>y</think>b</think>c", "c"),
         ("<to<think></think>ol_call>", "<to ol_call>"),
     ],
 )
@@ -89,6 +91,10 @@ def test_hidden_calls_are_no_calls() -> None:
     call = '<tool_call>{"name": "f"}</tool_call>'
     assert parse_calls(f"<think>{call}</think>").blocks == 0
     assert parse_calls(f"<tool_response>{call}</tool_response>").blocks == 0
+    assert parse_calls(f"<think>a</think>{call}</think>done").blocks == 0
+    assert parse_calls(f"<think>a<think>b</think>{call}</think>done").blocks == 0
+    assert parse_calls(f"<think>a</think>{call}<think>b</think>{call}").blocks == 2
+    assert parse_calls(f"<think>a</think>{call}</think>done", last_close=False).blocks == 1
     assert parse_calls("\uff1ctool_call\uff1e{}\uff1c/tool_call\uff1e").blocks == 0
 
 

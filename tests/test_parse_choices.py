@@ -155,6 +155,42 @@ def test_a_letter_with_another_options_text_is_ambiguous() -> None:
         assert read_choice(text, options=OPTIONS).letters != ("C",)
 
 
+@pytest.mark.parametrize("options", [["A dog", "A cat", "A bird"], ["dog", "cat", "bird"]])
+def test_a_letter_beside_a_text_that_is_not_its_own(options: list[str]) -> None:
+    for text in (
+        *(
+            "B, i.e. a bird",
+            "B, a bird",
+            "B (a bird)",
+            "B, that is, a bird",
+            "B, namely the bird",
+            "B: a bird. It flies",
+        ),
+        *("B. A bird, because it flies", "The answer is B, which is a bird"),
+    ):
+        assert read_choice(text, options=options) == ChoiceReading(("B", "C"), "several_answers"), text
+    for text in (
+        *(
+            "B, i.e. a cat",
+            "B, a cat",
+            "B (a cat)",
+            "B, it is a cat",
+            "B: a cat, not a bird",
+            "B since there is no dog",
+        ),
+        *("B because it is not a bird", "B - a cat that sits near a bird", "The answer is B, which is a cat"),
+    ):
+        assert read_choice(text, options=options) == ChoiceReading(("B",)), text
+
+
+def test_a_denied_letter_chooses_nothing() -> None:
+    for text in ("B is wrong", "B is not correct", "(B) is incorrect.", "Option B is wrong", "B is not the answer"):
+        assert read_choice(text, count=4) == ChoiceReading((), "unparsable")
+        assert read_choices(f"A and {text}", count=4).letters != ("A", "B")
+    for text in ("B is correct", "B is right", "B is not in doubt", "B, because the other one is wrong"):
+        assert read_choice(text, count=4) == ChoiceReading(("B",))
+
+
 def test_a_text_that_two_options_share_chooses_neither() -> None:
     assert read_choice("cat", options=["cat", "Cat", "dog"]).flag == "unparsable"
 

@@ -113,6 +113,69 @@ def test_refused(text: str, flag: str) -> None:
     assert (reading.value, reading.flag) == (None, flag)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("minus 12", -12),
+        ("Negative 12.", -12),
+        ("The answer is minus 12", -12),
+        ("-(12)", -12),
+        ("\u2212(12.5)", Fraction(-25, 2)),
+        ("minus $12$", -12),
+        ("x = - 12", -12),
+        ("- 12", 12),
+        ("12 negative reviews", 12),
+        ("negative reviews: 12", 12),
+        ("12 hundred", 1200),
+        ("2 thousands", 2000),
+        ("5 hundred thousand", 500_000),
+        ("12 lakh", 1_200_000),
+        ("3 crore", 30_000_000),
+        ("12 \u2030", Fraction(12, 1000)),
+        ("12 per mille", Fraction(12, 1000)),
+        ("50 pct", Fraction(1, 2)),
+    ],
+)
+def test_words_for_signs_and_scales(text: str, value: int | Fraction) -> None:
+    assert parse_number(text) == value
+
+
+QUALIFIED = [
+    *("half of 12", "one third of 12", "twice 12", "sqrt(12)", r"\sqrt{12}", "\u221a12", "the square root of 12"),
+    *("12 squared", "12 cubed", "12 and a half", "12 tenths", "ln 12", r"\ln(12)", r"\frac{12}{x}", r"3\pi", r"3 \pi"),
+    *("3 \u03c0", "3 pi", "<12", "< 12", "\u2264 12", r"\le 12", ">12", "more than 12", "at least 12", "minus -12"),
+    *("12 hundred million billion", "12 million million", "5 million km", "12 CM", "12 Mm", "12 square meters"),
+    *("not 12", "not exactly 12", "it isn't 12", "it isn\u2019t 12", "anything but 12", "12 is wrong", "12 (wrong)"),
+    *("12 is not right", "12 is not the answer", "Result: - 12", "It is - 12"),
+]
+UNQUALIFIED = [
+    *("There are 12 squares", "12 square tiles", "the square has 12 sides", "the square root is 12", "the root is 12"),
+    *("half of them: 12", "twice as many, so 12", "12 apples and a half-eaten pear", "the third is 12", "12 times"),
+    *("12!", "12, not counting the dog", "not sure, maybe 12", "not cats but 12", "It is 12, not less", "12 pieces"),
+    *("12 people are not visible", "12 are wrong", "12 are not wearing hats", "<b>12</b>", "=> 12", "-> 12", "<12>"),
+    *("12 bar charts", "12 TV sets", "12 in total", r"\approx 12", r"$x = 12$", r"12 \text{ apples}", "about 12"),
+    *("In fact 12", "In the third quarter 12", "At least I see 12", "the cube, 12", "Not many, just 12"),
+    *("There are 12 mice", "It's 12, which is correct", "12 negative and positive words"),
+]
+
+
+@pytest.mark.parametrize("text", QUALIFIED)
+def test_words_that_make_it_another_number(text: str) -> None:
+    reading = read_number(text)
+    assert (reading.value, reading.flag) == (None, "unparsable")
+
+
+@pytest.mark.parametrize("text", UNQUALIFIED)
+def test_words_that_leave_the_number_alone(text: str) -> None:
+    assert parse_number(text) == 12
+
+
+def test_a_difference_is_no_negative_number() -> None:
+    assert parse_number("10 minus 3", take="last") == 3
+    assert parse_number("12, not 13", take="last") is None
+    assert not read_number("minus 12").whole
+
+
 def test_ten_squared_is_not_102() -> None:
     assert parse_number("10²") == 100
 
@@ -136,6 +199,33 @@ def test_ten_squared_is_not_102() -> None:
         ("3 m/s", "m/s", 3),
         ("3 m/s", "m", None),
         ("a (b", "(", None),
+        # the case counts where another unit differs by it only
+        ("12 CM", "cm", 12),
+        ("12 Cm", "cm", 12),
+        ("12 KG", "kg", 12),
+        ("12 kPA", "kPa", 12),
+        ("12 KM/H", "km/h", 12),
+        ("12 mg/dL", "mg/dl", 12),
+        ("12 kwh", "kWh", 12),
+        ("12 Mm", "mm", None),
+        ("12 mm", "Mm", None),
+        ("12 M", "m", None),
+        ("12 MB", "Mb", None),
+        ("12 Mb", "MB", None),
+        ("12 MWh", "mWh", None),
+        ("12 MPa", "mPa", None),
+        ("12 ML", "ml", None),
+        ("12 mL", "ml", 12),
+        ("12 KB", "kB", 12),
+        ("12 \u03bcm", "\u00b5m", 12),
+        ("12 \u00b5m", "\u03bcm", 12),
+        ("12 um", "\u00b5m", 12),
+        ("12 inches", "inch", 12),
+        ("12 million", "million", 12),
+        ("12 million dollars", "million dollars", 12),
+        ("12 million dollars", "dollars", 12_000_000),
+        ("not 12 cm", "cm", None),
+        ("minus 12 cm", "cm", -12),
     ],
 )
 def test_units(text: str, unit: str, value: int | None) -> None:

@@ -107,6 +107,43 @@ def test_no_span(answer: str) -> None:
     assert pairs(answer) == []
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "It is not 10 to 20",
+        "it isn't 10 to 20",
+        "it isn\u2019t from 10 to 20",
+        "not between 10 and 20",
+        "It does not happen from 10 to 20",
+        "not [10, 20]",
+        "10 to 20 is wrong",
+        "10 to 20 is not correct",
+        "10 to 20 to 30",
+        "10 - 20 - 30",
+        "10 and 20 to 30",
+    ],
+)
+def test_denied_spans_and_odd_chains_are_none(answer: str) -> None:
+    assert pairs(answer) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "10 to 20, not 30 to 40",
+        "It is not 1 to 2, it is 10 to 20",
+        "not sure, 10 to 20",
+        "The dog is not visible from 10 to 20",
+        "It does not appear until 10 to 20",
+        "Not before; 10 to 20",
+        "10 to 20 is right",
+        "\u201c10 to 20\u201d",
+    ],
+)
+def test_a_denial_of_something_else_costs_nothing(answer: str) -> None:
+    assert pairs(answer) == [(10.0, 20.0)]
+
+
 def test_percents_are_times_where_answers_are_fractions() -> None:
     (span,) = read_spans("10% to 30 %", bare=20.0, relative=True)
     assert (span.start, span.end) == (2.0, 6.0)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from published_files import Row, clips, excerpt, pictures, read, sample_of, write_json
+from typer.testing import CliRunner
 
+from vlrft.cli import app
 from vlrft.config import DataConfig, SourceConfig
 from vlrft.data.convert import Request, convert
 from vlrft.data.sources import load_samples
@@ -102,6 +104,42 @@ def test_a_source_names_the_form_and_its_options(tmp_path: Path) -> None:
     whole = load_samples(data, SourceConfig(**source, options={"keep_published": True}), role="eval")
     assert [(sample.id, sample.target) for sample in whole.samples] == [("3MSZA-1", [1, 2]), ("3MSZA-2", [20, 32])]
     assert whole.skipped == []
+
+
+def test_conversion_counts_what_it_keeps_flagged(tmp_path: Path) -> None:
+    _charades(tmp_path)
+    out = tmp_path / "out.jsonl"
+    said = CliRunner().invoke(
+        app,
+        ["data", "convert", "charades-sta", str(tmp_path / "charades_sta.json"), "--out", str(out), "--images",
+         str(tmp_path / "videos"), "--option", "keep_published=true"],
+        catch_exceptions=False,
+    )  # fmt: skip
+    lines = said.output.splitlines()
+    assert lines[1] == f"read 2, written 2, left out 0: {out}"
+    assert lines[2] == "of those written, kept as published and flagged in meta.flags: 1"
+    assert lines[3].startswith("       1 x span [20, 32] ends after the stated duration of 30 s  (first: ")
+    data = DataConfig(root=str(tmp_path), task="temporal_grounding")
+    loaded = load_samples(data, SourceConfig(path="out.jsonl", images="videos"), role="eval")
+    assert [(sample.id, sample.target) for sample in loaded.samples] == [("3MSZA-1", [1, 2]), ("3MSZA-2", [20, 32])]
+
+
+def test_spans_that_nothing_can_be_judged_against_are_left_out_as_published(tmp_path: Path) -> None:
+    spans = [[1, 2], [9, 4], [40, 41], [20, 32]]
+    entry = {"duration": 30.0, "timestamps": spans, "sentences": ["a", "b", "c", "d"]}
+    write_json(tmp_path / "charades_sta.json", {"3MSZA": entry})
+    clips(tmp_path / "videos", "3MSZA.mp4")
+    data = DataConfig(root=str(tmp_path), task="temporal_grounding")
+    source: dict[str, Any] = {"path": "charades_sta.json", "images": "videos", "format": "charades-sta"}
+    loaded = load_samples(data, SourceConfig(**source, options={"keep_published": True}), role="eval")
+    assert [sample.id for sample in loaded.samples] == ["3MSZA-1", "3MSZA-4"]
+    assert (loaded.rows, [item.kind for item in loaded.skipped]) == (4, ["published"] * 2)
+    assert [item.reason.partition("; ")[0] for item in loaded.skipped] == [
+        "span [9, 4] ends before it starts",
+        "span [40, 41] starts after the stated duration of 30 s",
+    ]
+    training = load_samples(data, SourceConfig(**source), role="train")
+    assert (len(training.samples), training.rows) == (1, 4), "the form's own rules leave out the late one too"
 
 
 def test_conversion_writes_native_rows_and_lists_the_rest(tmp_path: Path) -> None:

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prep_cases import FORMATS, Row, picture, read, sample, samples, save
+from published_files import SHARED, Row, all_judged, judged, picture, read_located, write_json
 
 from vlrft.config import DataConfig, SourceConfig
 from vlrft.data.problems import DataError, SampleError
 from vlrft.data.sources import load_samples
-
-SHARED = FORMATS.parent
 
 
 def _coco(boxes: list[Row], **image: Any) -> Row:
@@ -38,12 +36,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def _save(root: Path, *boxes: Row) -> Path:
-    save(root / "annotations" / "instances_val2017.json", _coco(list(boxes)))
+    write_json(root / "annotations" / "instances_val2017.json", _coco(list(boxes)))
     return root
 
 
 def test_coco_asks_for_all_classes_of_an_image(root: Path) -> None:
-    rows, left_out = read("coco", _save(root, CAT, DOG, CAT), split="val2017")
+    rows, left_out = read_located("coco", _save(root, CAT, DOG, CAT), split="val2017")
     assert rows[0] == {
         "id": "1",
         "task": "detection",
@@ -61,12 +59,12 @@ def test_coco_asks_for_all_classes_of_an_image(root: Path) -> None:
     }
     assert [(row["id"], row["answer"]) for row in rows[1:]] == [("2", [])]
     assert left_out == []
-    assert samples(rows)[0].target == rows[0]["answer"]
+    assert all_judged(rows)[0].target == rows[0]["answer"]
 
 
 def test_coco_by_class_with_drawn_negatives(root: Path) -> None:
     options: Row = {"per": "class", "names": {"cat": "kitten"}}
-    rows, _ = read("coco", _save(root, CAT, DOG), split="val2017", **options)
+    rows, _ = read_located("coco", _save(root, CAT, DOG), split="val2017", **options)
     asked = [(row["id"], row["prompt"], len(row["answer"]), row["meta"]["labels"]) for row in rows[:3]]
     assert asked == [
         ("1-cat", "Detect every kitten.", 1, ["cat"]),
@@ -74,14 +72,14 @@ def test_coco_by_class_with_drawn_negatives(root: Path) -> None:
         ("1-dog", "Detect every dog.", 1, ["dog"]),
     ]
     assert [row["answer"] for row in rows[3:]] == [[]]
-    assert rows == read("coco", root, split="val2017", **options)[0]
-    drawn = {read("coco", root, split="val2017", seed=seed, **options)[0][3]["id"] for seed in range(20)}
+    assert rows == read_located("coco", root, split="val2017", **options)[0]
+    drawn = {read_located("coco", root, split="val2017", seed=seed, **options)[0][3]["id"] for seed in range(20)}
     assert drawn == {"2-cat", "2-fire_hydrant", "2-dog"}
-    samples(rows)
+    all_judged(rows)
 
 
 def test_coco_without_negatives_lists_what_holds_nothing(root: Path) -> None:
-    rows, left_out = read("coco", _save(root, CAT, DOG), split="val2017", classes=["dog"], negatives=0)
+    rows, left_out = read_located("coco", _save(root, CAT, DOG), split="val2017", classes=["dog"], negatives=0)
     assert [(row["id"], row["meta"]["labels"]) for row in rows] == [("1", ["dog"])]
     assert left_out == ["image 2 holds none of the asked classes, and negatives is 0"]
 
@@ -96,40 +94,40 @@ def test_coco_without_negatives_lists_what_holds_nothing(root: Path) -> None:
 )
 def test_odd_coco_images_are_left_out_of_training_and_flagged_in_a_benchmark(root: Path, odd: Row, reason: str) -> None:
     _save(root, DOG, odd)
-    rows, left_out = read("coco", root, split="val2017")
+    rows, left_out = read_located("coco", root, split="val2017")
     assert ([row["id"] for row in rows], left_out) == (["2"], [reason])
-    rows, left_out = read("coco", root, split="val2017", keep_published=True)
+    rows, left_out = read_located("coco", root, split="val2017", keep_published=True)
     assert ([row["id"] for row in rows], left_out) == (["1", "2"], [])
     assert rows[0]["meta"]["flags"] == [reason]
     assert "flags" not in rows[1]["meta"]
-    target = samples(rows)[0].target
+    target = all_judged(rows)[0].target
     assert len(target) == (1 if odd is CROWD else 2)
     crowd = [{"bbox": [0.0, 0.0, 40.0, 30.0], "label": "dog"}] if odd is CROWD else None
     assert rows[0]["meta"].get("crowd") == crowd
 
 
 def test_coco_crowds_of_other_classes_do_not_matter(root: Path) -> None:
-    rows, left_out = read("coco", _save(root, CAT, CROWD), split="val2017", classes=["cat"])
+    rows, left_out = read_located("coco", _save(root, CAT, CROWD), split="val2017", classes=["cat"])
     assert (len(rows), left_out) == (2, [])
 
 
 def test_coco_boxes_without_area(root: Path) -> None:
-    rows, left_out = read("coco", _save(root, CAT, FLAT), split="val2017")
+    rows, left_out = read_located("coco", _save(root, CAT, FLAT), split="val2017")
     assert [len(row["answer"]) for row in rows] == [1, 0]
     assert left_out == ["image 1: 'cat' box [4.0, 5.0, 4.0, 25.0] has no area; box left out"]
-    rows, left_out = read("coco", _save(root, DOG, FLAT), split="val2017")
+    rows, left_out = read_located("coco", _save(root, DOG, FLAT), split="val2017")
     assert [row["id"] for row in rows] == ["2"], "cats are there, but nobody knows where"
     assert left_out[1] == "image 1 has no other cat than boxes without area"
-    rows, left_out = read("coco", root, split="val2017", keep_published=True)
+    rows, left_out = read_located("coco", root, split="val2017", keep_published=True)
     assert (len(rows), left_out) == (2, [])
     assert rows[0]["meta"]["flags"] == ["'cat': box [4.0, 5.0, 4.0, 25.0] has no area; it is not in the answer"]
-    samples(rows)
+    all_judged(rows)
 
 
 def test_coco_errors(root: Path) -> None:
     _save(root, {"category_id": 9, "bbox": [1, 2, 3, 4]})
     with pytest.raises(SampleError, match="annotation 0: category 9 is not in `categories`"):
-        read("coco", root, split="val2017")
+        read_located("coco", root, split="val2017")
     for options, says in (
         ({"classes": ["cats"]}, "no class 'cats'; did you mean 'cat'"),
         ({"names": {"god": "x"}}, "no class 'god'"),
@@ -137,9 +135,9 @@ def test_coco_errors(root: Path) -> None:
         ({"negatives": -1}, "negatives is -1"),
     ):
         with pytest.raises(DataError, match=says):
-            read("coco", root, split="val2017", **options)
+            read_located("coco", root, split="val2017", **options)
     with pytest.raises(DataError, match=r"name of a split.*splits here: val2017"):
-        read("coco", root)
+        read_located("coco", root)
 
 
 def test_odinw_sets_lie_in_folders_of_their_splits(tmp_path: Path) -> None:
@@ -148,16 +146,16 @@ def test_odinw_sets_lie_in_folders_of_their_splits(tmp_path: Path) -> None:
         {"id": 0, "name": "animals", "supercategory": "none"},
         {"id": 1, "name": "cat", "supercategory": "animals"},
     ]
-    save(tmp_path / "valid" / "_annotations.coco.json", content)
+    write_json(tmp_path / "valid" / "_annotations.coco.json", content)
     for name in ("1.png", "2.png"):
         picture(tmp_path / "valid" / name)
-    rows, left_out = read("odinw", tmp_path, split="valid")
+    rows, left_out = read_located("odinw", tmp_path, split="valid")
     assert left_out == []
     assert [(row["prompt"], row["meta"]["labels"]) for row in rows] == [("Detect every cat.", ["cat"])] * 2
-    assert sample(rows[0]).target == [{"bbox": [4.0, 5.0, 14.0, 25.0], "label": "cat"}]
-    assert read("odinw", tmp_path / "valid" / "_annotations.coco.json")[0] == rows
+    assert judged(rows[0]).target == [{"bbox": [4.0, 5.0, 14.0, 25.0], "label": "cat"}]
+    assert read_located("odinw", tmp_path / "valid" / "_annotations.coco.json")[0] == rows
     with pytest.raises(DataError, match="has no split 'test'; splits here: valid"):
-        read("odinw", tmp_path, split="test")
+        read_located("odinw", tmp_path, split="test")
 
 
 @pytest.fixture
@@ -179,12 +177,12 @@ def lvis(tmp_path: Path) -> Path:
         for i, name, f in ((1, "alarm_clock", "r"), (2, "book", "f"), (3, "cat", "f"), (4, "ax", "r"), (5, "bus", "c"))
     ]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    save(tmp_path / "annotations" / "lvis_v1_val.json", content)
+    write_json(tmp_path / "annotations" / "lvis_v1_val.json", content)
     return tmp_path
 
 
 def test_lvis_asks_only_for_what_is_verified(lvis: Path) -> None:
-    rows, left_out = read("lvis", lvis, split="val")
+    rows, left_out = read_located("lvis", lvis, split="val")
     (row,) = rows
     assert row["prompt"] == "Detect every alarm clock, cat, ax."
     assert row["images"] == [str(lvis / "val2017" / "000000000139.jpg")]
@@ -193,29 +191,29 @@ def test_lvis_asks_only_for_what_is_verified(lvis: Path) -> None:
         "labels": ["alarm_clock", "cat", "ax"], "absent": ["cat", "ax"], "not_exhaustive": ["book"],
     }  # fmt: skip
     assert left_out == ["image 285 has no class to ask"]
-    samples(rows)
+    all_judged(rows)
 
 
 def test_lvis_benchmark_asks_for_unfinished_classes_and_says_so(lvis: Path) -> None:
-    (row,), _ = read("lvis", lvis, split="val", keep_published=True)
+    (row,), _ = read_located("lvis", lvis, split="val", keep_published=True)
     assert row["meta"]["labels"] == ["alarm_clock", "book", "cat", "ax"]
     assert row["meta"]["flags"] == ["not every 'book' is annotated"]
     assert [item["label"] for item in row["answer"]] == ["alarm_clock", "book"]
-    sample(row)
+    judged(row)
 
 
 def test_lvis_rare_classes_one_by_one(lvis: Path) -> None:
-    rows, _ = read("lvis", lvis, split="val", frequency="r", per="class")
+    rows, _ = read_located("lvis", lvis, split="val", frequency="r", per="class")
     assert [(row["id"], len(row["answer"])) for row in rows] == [("139-alarm_clock", 1), ("139-ax", 0)]
     with pytest.raises(DataError, match="frequencies 'q'; use letters of r, c and f"):
-        read("lvis", lvis, split="val", frequency="q")
+        read_located("lvis", lvis, split="val", frequency="q")
     with pytest.raises(DataError, match=r"files here: lvis_v1_val\.json"):
-        read("lvis", lvis, split="train")
+        read_located("lvis", lvis, split="train")
 
 
 def test_lvis_needs_its_own_fields(root: Path) -> None:
     with pytest.raises(DataError, match=r"no list `neg_category_ids`.*form is coco"):
-        read("lvis", _save(root, CAT) / "annotations" / "instances_val2017.json", images=root / "val2017")
+        read_located("lvis", _save(root, CAT) / "annotations" / "instances_val2017.json", images=root / "val2017")
 
 
 VOC = """<annotation><size><width>40</width><height>30</height></size>{}</annotation>"""
@@ -237,7 +235,7 @@ def voc(tmp_path: Path) -> Path:
 
 
 def test_voc_rows(voc: Path) -> None:
-    rows, left_out = read("voc", voc, split="val")
+    rows, left_out = read_located("voc", voc, split="val")
     assert left_out == []
     assert rows[0] == {
         "id": "000001",
@@ -254,26 +252,26 @@ def test_voc_rows(voc: Path) -> None:
         "height": 30,
     }
     assert rows[1]["answer"] == []
-    samples(rows)
+    all_judged(rows)
 
 
 def test_voc_pixels_counted_from_one(voc: Path) -> None:
-    rows, _ = read("voc", voc, split="val", first_pixel=1)
+    rows, _ = read_located("voc", voc, split="val", first_pixel=1)
     assert [item["bbox"] for item in rows[0]["answer"]] == [[0.0, 0.0, 20.0, 30.0], [20.0, 5.0, 40.0, 30.0]]
     with pytest.raises(DataError, match="first_pixel is 2"):
-        read("voc", voc, split="val", first_pixel=2)
+        read_located("voc", voc, split="val", first_pixel=2)
 
 
 @pytest.mark.skipif(not (SHARED / "bccd").is_dir(), reason=f"no BCCD in {SHARED} (set VLRFT_SHARED_DATA)")
 def test_voc_on_bccd() -> None:
-    rows, left_out = read("voc", SHARED / "bccd", split="train")
+    rows, left_out = read_located("voc", SHARED / "bccd", split="train")
     assert len(rows) == 205
     (reason,) = left_out
     assert reason.startswith("image BloodImage_00343: ")
     assert reason.endswith("has no area; box left out")
     assert rows[0]["prompt"] == "Detect every Platelets, RBC, WBC."
-    assert sum(len(one.target) for one in samples(rows)) == sum(len(row["answer"]) for row in rows)
-    rows, left_out = read("voc", SHARED / "bccd", split="train", keep_published=True)
+    assert sum(len(one.target) for one in all_judged(rows)) == sum(len(row["answer"]) for row in rows)
+    rows, left_out = read_located("voc", SHARED / "bccd", split="train", keep_published=True)
     assert (len(rows), left_out) == (205, [])
     assert [row["id"] for row in rows if "flags" in row["meta"]] == ["BloodImage_00343"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prep_cases import Row, picture, read, samples, save
+from published_files import Row, all_judged, picture, read_located, write_json
 
 from vlrft.data.prep.few_shot_files import SETS
 from vlrft.data.problems import DataError, SampleError
@@ -22,12 +22,12 @@ def _pets(root: Path, *, per_class: int = 5) -> Path:
     for items in entries.values():
         for path, _, _ in items:
             picture(root / "images" / path, (8, 8))
-    save(root / "split_zhou_OxfordPets.json", entries)
+    write_json(root / "split_zhou_OxfordPets.json", entries)
     return root
 
 
 def test_coop_split_file(tmp_path: Path) -> None:
-    rows, left_out = read("few-shot", _pets(tmp_path), split="test")
+    rows, left_out = read_located("few-shot", _pets(tmp_path), split="test")
     assert (len(rows), left_out) == (25, [])
     labels = ["abyssinian", "great dane", "pug", "sphynx", "boxer"]
     assert rows[5] == {
@@ -38,8 +38,8 @@ def test_coop_split_file(tmp_path: Path) -> None:
         "answer": "great dane",
         "meta": {"labels": labels, "label": 1},
     }
-    assert samples(rows)[5].target == "great dane"
-    asked, _ = read(
+    assert all_judged(rows)[5].target == "great dane"
+    asked, _ = read_located(
         "few-shot",
         tmp_path / "split_zhou_OxfordPets.json",
         split="test",
@@ -53,10 +53,10 @@ def test_shots_are_drawn_by_seed(tmp_path: Path) -> None:
     _pets(tmp_path)
 
     def drawn(**options: Any) -> list[str]:
-        return [row["id"] for row in read("few-shot", tmp_path, split="train", **options)[0]]
+        return [row["id"] for row in read_located("few-shot", tmp_path, split="train", **options)[0]]
 
     assert len(drawn(shots=2)) == 10
-    assert [row["answer"] for row in read("few-shot", tmp_path, split="train", shots=1)[0]] == [
+    assert [row["answer"] for row in read_located("few-shot", tmp_path, split="train", shots=1)[0]] == [
         "abyssinian", "great dane", "pug", "sphynx", "boxer",
     ]  # fmt: skip
     assert drawn(shots=2) == drawn(shots=2)
@@ -67,11 +67,11 @@ def test_shots_are_drawn_by_seed(tmp_path: Path) -> None:
 
 def test_base_and_new_classes(tmp_path: Path) -> None:
     _pets(tmp_path, per_class=1)
-    base, _ = read("few-shot", tmp_path, split="test", subset="base")
-    new, _ = read("few-shot", tmp_path, split="test", subset="new")
+    base, _ = read_located("few-shot", tmp_path, split="test", subset="base")
+    new, _ = read_located("few-shot", tmp_path, split="test", subset="new")
     assert [row["answer"] for row in base] == base[0]["meta"]["labels"] == ["abyssinian", "great dane", "pug"]
     assert [row["answer"] for row in new] == new[0]["meta"]["labels"] == ["sphynx", "boxer"]
-    samples(base + new)
+    all_judged(base + new)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -79,11 +79,11 @@ def test_every_split_file_finds_its_pictures(tmp_path: Path, name: str) -> None:
     folders, kind = SETS[name]
     picture(tmp_path / folders[-1] / "AnnualCrop" / "a.jpg")
     entries = [["AnnualCrop/a.jpg", 0, "AnnualCrop"]]
-    save(tmp_path / f"split_zhou_{name}.json", {"train": entries, "val": [], "test": []})
-    rows, _ = read("few-shot", tmp_path, split="train")
+    write_json(tmp_path / f"split_zhou_{name}.json", {"train": entries, "val": [], "test": []})
+    rows, _ = read_located("few-shot", tmp_path, split="train")
     assert rows[0]["prompt"] == f"Which {kind} does this image show?"
     assert rows[0]["answer"] == ("Annual Crop Land" if name == "EuroSAT" else "AnnualCrop")
-    assert len(samples(rows)) == 1
+    assert len(all_judged(rows)) == 1
 
 
 def test_aircraft(tmp_path: Path) -> None:
@@ -91,15 +91,15 @@ def test_aircraft(tmp_path: Path) -> None:
     (tmp_path / "images_variant_train.txt").write_text("0034309 F/A-18\n0034310 707-320\n")
     for name in ("0034309", "0034310"):
         picture(tmp_path / "images" / f"{name}.jpg")
-    rows, _ = read("few-shot", tmp_path, split="train")
+    rows, _ = read_located("few-shot", tmp_path, split="train")
     assert [(row["id"], row["answer"]) for row in rows] == [("0034309", "F/A-18"), ("0034310", "707-320")]
     assert rows[0]["meta"] == {"labels": ["707-320", "F/A-18"], "label": 1}
-    samples(rows)
+    all_judged(rows)
     (tmp_path / "images_variant_train.txt").write_text("0034309 A380\n")
     with pytest.raises(DataError, match=r"train\.txt:1: variant 'A380' is not in variants\.txt"):
-        read("few-shot", tmp_path, split="train")
+        read_located("few-shot", tmp_path, split="train")
     with pytest.raises(DataError, match="split is 'test'; set it to one of train"):
-        read("few-shot", tmp_path, split="test")
+        read_located("few-shot", tmp_path, split="test")
 
 
 def test_imagenet_and_classes_of_one_name(tmp_path: Path) -> None:
@@ -107,34 +107,34 @@ def test_imagenet_and_classes_of_one_name(tmp_path: Path) -> None:
     (tmp_path / "classnames.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in wnids.items()))
     for wnid in wnids:
         picture(tmp_path / "images" / "val" / wnid / "a.JPEG")
-    rows, left_out = read("few-shot", tmp_path, split="test")
+    rows, left_out = read_located("few-shot", tmp_path, split="test")
     assert [(row["id"], row["answer"]) for row in rows] == [("n01/a.JPEG", "tench")]
     assert left_out == ["2 classes have the name 'missile'"] * 2
-    rows, left_out = read("few-shot", tmp_path, split="test", keep_published=True)
+    rows, left_out = read_located("few-shot", tmp_path, split="test", keep_published=True)
     assert [row["meta"].get("flags") for row in rows] == [
         None,
         left_out := ["2 classes have the name 'missile'"],
         left_out,
     ]
     assert rows[0]["meta"]["labels"] == ["tench", "missile"]
-    samples(rows)
+    all_judged(rows)
     with pytest.raises(DataError, match=r"train has no pictures in folders such as n01; set images"):
-        read("few-shot", tmp_path, split="train")
+        read_located("few-shot", tmp_path, split="train")
 
 
 def test_class_folders(tmp_path: Path) -> None:
     for name in ("water_lily", "Faces_easy", "rose"):
         picture(tmp_path / "train" / name / "a.jpg")
-    rows, left_out = read("few-shot", tmp_path, split="train")
+    rows, left_out = read_located("few-shot", tmp_path, split="train")
     assert [(row["id"], row["answer"]) for row in rows] == [("rose/a.jpg", "rose"), ("water_lily/a.jpg", "water lily")]
     assert rows[0]["prompt"] == "Which class does this image show?"
     assert left_out == ["is no class of its own in the few-shot sets"]
-    assert read("few-shot", tmp_path / "train")[0] == rows
-    samples(rows)
+    assert read_located("few-shot", tmp_path / "train")[0] == rows
+    all_judged(rows)
     with pytest.raises(DataError, match="split is 'test'; set it to one of train"):
-        read("few-shot", tmp_path, split="test")
+        read_located("few-shot", tmp_path, split="test")
     with pytest.raises(DataError, match="neither a split file of CoOp nor folders of classes"):
-        read("few-shot", tmp_path / "train" / "rose")
+        read_located("few-shot", tmp_path / "train" / "rose")
 
 
 def test_errors(tmp_path: Path) -> None:
@@ -147,13 +147,15 @@ def test_errors(tmp_path: Path) -> None:
     )
     for given, says in options:
         with pytest.raises(DataError, match=says):
-            read("few-shot", tmp_path, **given)
-    save(tmp_path / "split_zhou_OxfordPets.json", {"train": [["a.jpg", "0", "pug"]], "test": []})
+            read_located("few-shot", tmp_path, **given)
+    write_json(tmp_path / "split_zhou_OxfordPets.json", {"train": [["a.jpg", "0", "pug"]], "test": []})
     with pytest.raises(SampleError, match=r"train 1: .* is not \[path, label number, class name\]"):
-        read("few-shot", tmp_path, split="train")
-    save(tmp_path / "split_zhou_OxfordPets.json", {"train": [["a.jpg", 0, "pug"], ["b.jpg", 0, "boxer"]], "test": []})
+        read_located("few-shot", tmp_path, split="train")
+    write_json(
+        tmp_path / "split_zhou_OxfordPets.json", {"train": [["a.jpg", 0, "pug"], ["b.jpg", 0, "boxer"]], "test": []}
+    )
     with pytest.raises(DataError, match="label 0 is 'boxer' here and 'pug' before"):
-        read("few-shot", tmp_path, split="train")
-    save(tmp_path / "split_zhou_OxfordPets.json", {"train": []})
+        read_located("few-shot", tmp_path, split="train")
+    write_json(tmp_path / "split_zhou_OxfordPets.json", {"train": []})
     with pytest.raises(DataError, match="is not a split file of CoOp"):
-        read("few-shot", tmp_path, split="train")
+        read_located("few-shot", tmp_path, split="train")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prep_cases import Row, picture, read, sample
+from published_files import Row, judged, picture, read_located
 
 from vlrft.data.problems import DataError, SampleError
 
@@ -38,7 +38,7 @@ def _boxes(count: int) -> list[str]:
 
 
 def test_rows(tmp_path: Path) -> None:
-    rows, left_out = read("got-10k", _sequence(tmp_path, _boxes(12)), split="val", frames=4)
+    rows, left_out = read_located("got-10k", _sequence(tmp_path, _boxes(12)), split="val", frames=4)
     assert left_out == []
     folder = tmp_path / "val" / NAME
     (row,) = rows
@@ -56,19 +56,19 @@ def test_rows(tmp_path: Path) -> None:
         "width": 40,
         "height": 30,
     }  # fmt: skip
-    made = sample(row)
+    made = judged(row)
     assert made.target == row["answer"]
     assert made.meta["duration"] == pytest.approx(1.2)
-    assert len(read("got-10k", folder, frames=None)[0][0]["answer"]) == 12
-    assert len(read("got-10k", tmp_path / "val")[0][0]["answer"]) == 8
+    assert len(read_located("got-10k", folder, frames=None)[0][0]["answer"]) == 12
+    assert len(read_located("got-10k", tmp_path / "val")[0][0]["answer"]) == 8
 
 
 def test_absent_frames_are_null_and_the_given_one_shows_the_object(tmp_path: Path) -> None:
     _sequence(tmp_path, ["0,0,0,0", "1,2,10,20", "nan,nan,nan,nan", "3,2,10,20"], [1, 0, 1, 0])
-    (row,), _ = read("got-10k", tmp_path, split="val", frames=3)
+    (row,), _ = read_located("got-10k", tmp_path, split="val", frames=3)
     assert row["answer"] == [[1.0, 2.0, 11.0, 22.0], None, [3.0, 2.0, 13.0, 22.0]]
     assert row["meta"]["frame_numbers"] == [2, 3, 4]
-    assert sample(row).target[1] is None
+    assert judged(row).target[1] is None
 
 
 def test_odd_sequences(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_odd_sequences(tmp_path: Path) -> None:
         "00000002.jpg: box [35.0, 2.0, 45.0, 22.0] reaches outside the 40x30 picture",
         "00000003.jpg: box [3.0, 2.0, 3.0, 22.0] has no area",
     ]
-    assert read("got-10k", tmp_path, split="val", frames=4) == ([], ["; ".join(reasons)])
-    (row,), _ = read("got-10k", tmp_path, split="val", frames=4, keep_published=True)
+    assert read_located("got-10k", tmp_path, split="val", frames=4) == ([], ["; ".join(reasons)])
+    (row,), _ = read_located("got-10k", tmp_path, split="val", frames=4, keep_published=True)
     assert row["meta"]["flags"] == reasons
-    assert sample(row).target == [[1.0, 2.0, 11.0, 22.0], [35.0, 2.0, 40.0, 22.0], None]
+    assert judged(row).target == [[1.0, 2.0, 11.0, 22.0], [35.0, 2.0, 40.0, 22.0], None]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_odd_sequences(tmp_path: Path) -> None:
 def test_sequences_that_ask_for_nothing(
     tmp_path: Path, boxes: list[str], absent: list[int] | None, reason: str
 ) -> None:
-    assert read("got-10k", _sequence(tmp_path, boxes, absent), split="val", frames=2, keep_published=True) == (
+    assert read_located("got-10k", _sequence(tmp_path, boxes, absent), split="val", frames=2, keep_published=True) == (
         [],
         [reason],
     )
@@ -118,11 +118,11 @@ def test_broken_sequences(tmp_path: Path, change: Row, says: str) -> None:
     for name, text in change.items():
         (tmp_path / "val" / NAME / name).write_text(text)
     with pytest.raises(SampleError, match=says):
-        read("got-10k", tmp_path, split="val", frames=2)
+        read_located("got-10k", tmp_path, split="val", frames=2)
 
 
 def test_settings(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="frames is 1; the first is given"):
-        read("got-10k", tmp_path, frames=1)
+        read_located("got-10k", tmp_path, frames=1)
     with pytest.raises(DataError, match=r"neither list\.txt nor folders with groundtruth\.txt"):
-        read("got-10k", tmp_path)
+        read_located("got-10k", tmp_path)

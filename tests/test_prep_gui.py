@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prep_cases import FORMATS, Row, needs_formats, picture, read, sample, samples, save
+from published_files import Row, all_judged, excerpt, judged, picture, read_located, write_json
 
 from vlrft.data.problems import DataError, SampleError
 
@@ -20,10 +20,10 @@ SPOT: Row = {"img_filename": "pc_1.png", "bbox": [4, 5, 10, 20], "instruction": 
 )
 def test_screenspot(tmp_path: Path, name: str, folder: str) -> None:
     picture(tmp_path / folder / "pc_1.png")
-    save(tmp_path / f"{name}.json", [SPOT, {**SPOT, "data_type": "text"}])
-    save(tmp_path / "screenspot_web.json", [SPOT])
+    write_json(tmp_path / f"{name}.json", [SPOT, {**SPOT, "data_type": "text"}])
+    write_json(tmp_path / "screenspot_web.json", [SPOT])
     form = "screenspot-v2" if name.endswith("v2") else "screenspot"
-    rows, left_out = read(form, tmp_path, split="desktop")
+    rows, left_out = read_located(form, tmp_path, split="desktop")
     assert left_out == []
     assert rows[0] == {
         "id": f"{name}-1",
@@ -34,10 +34,10 @@ def test_screenspot(tmp_path: Path, name: str, folder: str) -> None:
         "boxes": {"space": "abs_original"},
         "meta": {"source": name, "data_type": "icon", "data_source": "windows"},
     }
-    assert samples(rows)[1].target == [4.0, 5.0, 14.0, 25.0]
-    assert len(read(form, tmp_path)[0]) == 3
+    assert all_judged(rows)[1].target == [4.0, 5.0, 14.0, 25.0]
+    assert len(read_located(form, tmp_path)[0]) == 3
     with pytest.raises(DataError, match=f"no .json or .parquet file of mobile; files here: {name}.json"):
-        read(form, tmp_path, split="mobile")
+        read_located(form, tmp_path, split="mobile")
 
 
 PRO: Row = {"id": "mac_0", "img_filename": "mac/a.png", "bbox": [4, 5, 14, 25], "instruction": "run",
@@ -47,8 +47,8 @@ PRO: Row = {"id": "mac_0", "img_filename": "mac/a.png", "bbox": [4, 5, 14, 25], 
 
 def test_screenspot_pro_writes_two_corners(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "mac" / "a.png")
-    save(tmp_path / "annotations" / "vscode_macos.json", [PRO])
-    (row,), _ = read("screenspot-pro", tmp_path)
+    write_json(tmp_path / "annotations" / "vscode_macos.json", [PRO])
+    (row,), _ = read_located("screenspot-pro", tmp_path)
     assert row["answer"] == [4.0, 5.0, 14.0, 25.0]
     assert (row["id"], row["images"]) == ("mac_0", [str(tmp_path / "images" / "mac" / "a.png")])
     assert row["meta"] == {
@@ -56,24 +56,24 @@ def test_screenspot_pro_writes_two_corners(tmp_path: Path) -> None:
         "instruction_cn": "x",
     }  # fmt: skip
     assert (row["width"], row["height"]) == (40, 30)
-    sample(row)
+    judged(row)
 
 
 def test_screenspot_boxes_that_break_the_rules(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "mac" / "a.png")
     boxes = ([14, 5, 4, 25], [4, 5, 50, 25], [4, 5, 4, 25])
-    save(tmp_path / "annotations" / "a.json", [{**PRO, "id": str(i), "bbox": box} for i, box in enumerate(boxes)])
+    write_json(tmp_path / "annotations" / "a.json", [{**PRO, "id": str(i), "bbox": box} for i, box in enumerate(boxes)])
     reasons = [
         "box [14.0, 5.0, 4.0, 25.0] has its sides swapped",
         "box [4.0, 5.0, 50.0, 25.0] reaches outside the 40x30 picture",
         "box [4.0, 5.0, 4.0, 25.0] has no area; so that no answer can be judged",
     ]
     with_rules: Any = {"path": tmp_path, "form": "screenspot-pro"}
-    assert read(**with_rules) == ([], reasons)
-    rows, left_out = read(**with_rules, keep_published=True)
+    assert read_located(**with_rules) == ([], reasons)
+    rows, left_out = read_located(**with_rules, keep_published=True)
     assert left_out == reasons[2:]
     assert [row["meta"]["flags"] for row in rows] == [[reason] for reason in reasons[:2]]
-    assert [one.target for one in samples(rows)] == [[4.0, 5.0, 14.0, 25.0], [4.0, 5.0, 40.0, 25.0]]
+    assert [one.target for one in all_judged(rows)] == [[4.0, 5.0, 14.0, 25.0], [4.0, 5.0, 40.0, 25.0]]
 
 
 def test_screenspot_tables_have_to_say_how_boxes_are_written(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_screenspot_tables_have_to_say_how_boxes_are_written(tmp_path: Path) -> 
     row = {"file_name": "a.png", "bbox": [0.1, 0.2, 0.5, 0.6], "instruction": "close", "image": {"bytes": data}}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "test.parquet")
     with pytest.raises(SampleError, match=r"test\.parquet:1: has no img_filename.*set the options bbox"):
-        read("screenspot", tmp_path / "test.parquet")
-    (row,), _ = read("screenspot", tmp_path / "test.parquet", bbox="xyxy", space="norm_1")
-    assert (sample(row).target, sample(row).target_space) == ([0.1, 0.2, 0.5, 0.6], "norm_1")
+        read_located("screenspot", tmp_path / "test.parquet")
+    (row,), _ = read_located("screenspot", tmp_path / "test.parquet", bbox="xyxy", space="norm_1")
+    assert (judged(row).target, judged(row).target_space) == ([0.1, 0.2, 0.5, 0.6], "norm_1")
     for options, says in (({"bbox": "yx"}, "bbox is 'yx'"), ({"space": "norm_10"}, "space is 'norm_10'; did you mean")):
         with pytest.raises(DataError, match=says):
-            read("screenspot", tmp_path / "test.parquet", **options)
+            read_located("screenspot", tmp_path / "test.parquet", **options)
 
 
 def _gui_r1(**columns: Any) -> Row:
@@ -117,7 +117,7 @@ def test_gui_r1(tmp_path: Path) -> None:
         _gui_r1(gt_action="enter", gt_bbox=nowhere),
         _gui_r1(gt_action="hotkey", gt_input_text="ctrl+c", gt_bbox=nowhere),
     )
-    rows, left_out = read("gui-r1", file)
+    rows, left_out = read_located("gui-r1", file)
     assert left_out == []
     assert {**rows[0], "meta": {**rows[0]["meta"], "actions": ...}} == {
         "id": "train-1",
@@ -137,13 +137,13 @@ def test_gui_r1(tmp_path: Path) -> None:
         {"action": "key", "key": "ctrl+c"},
     ]
     assert "history" not in rows[1]["meta"]
-    assert samples(rows)[0].target_space == "norm_1"
+    assert all_judged(rows)[0].target_space == "norm_1"
 
 
 def test_gui_r1_odd_boxes(tmp_path: Path) -> None:
     boxes = ([0.5, 0.2, 0.1, 0.6], [0.9, 0.2, 1.1, 0.6], [0.1, 0.2, 0.1, 0.6], [0.5, 1.2])
     file = _lines(tmp_path, *(_gui_r1(gt_bbox=box) for box in boxes))
-    rows, left_out = read("gui-r1", file)
+    rows, left_out = read_located("gui-r1", file)
     assert rows == []
     assert left_out == [
         "box [0.5, 0.2, 0.1, 0.6] has its sides swapped",
@@ -151,11 +151,11 @@ def test_gui_r1_odd_boxes(tmp_path: Path) -> None:
         "box [0.1, 0.2, 0.1, 0.6] has no area; so that no answer can be judged",
         "point [0.5, 1.2] is outside the screenshot",
     ]
-    rows, left_out = read("gui-r1", file, keep_published=True)
+    rows, left_out = read_located("gui-r1", file, keep_published=True)
     assert len(left_out) == 1
     assert [row["answer"].get("box") for row in rows] == [[0.1, 0.2, 0.5, 0.6], [0.9, 0.2, 1.0, 0.6], None]
     assert all(len(row["meta"]["flags"]) == 1 for row in rows)
-    samples(rows)
+    all_judged(rows)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_gui_r1_odd_boxes(tmp_path: Path) -> None:
 )
 def test_gui_r1_errors(tmp_path: Path, columns: Row, says: str) -> None:
     with pytest.raises(SampleError, match=rf"train\.jsonl:1: .*{says}"):
-        read("gui-r1", _lines(tmp_path, _gui_r1(**columns)))
+        read_located("gui-r1", _lines(tmp_path, _gui_r1(**columns)))
 
 
 def test_the_rewards_know_every_action() -> None:
@@ -181,13 +181,12 @@ def test_the_rewards_know_every_action() -> None:
     assert {*ANDROID, *GUI_R1} <= ACTIONS.keys()
 
 
-@needs_formats
 def test_androidcontrol_as_published(tmp_path: Path) -> None:
-    file = FORMATS / "ui_r1_androidcontrol.json"
+    file = excerpt("ui_r1_androidcontrol.json")
     published = json.loads(file.read_text())
     for name in {row["image"] for row in published}:
         picture(tmp_path / name, (1080, 2400))
-    rows, left_out = read("androidcontrol", file, images=tmp_path)
+    rows, left_out = read_located("androidcontrol", file, images=tmp_path)
     assert (len(rows), left_out) == (40, [])
     assert {**rows[1], "meta": rows[1]["meta"]["published"]} == {
         "id": "ui_r1_androidcontrol-2",
@@ -203,31 +202,30 @@ def test_androidcontrol_as_published(tmp_path: Path) -> None:
     by_name = {row["meta"]["published"]: row["answer"] for row in rows}
     assert by_name["navigate_back"] == {"action": "press_back"}
     assert by_name["scroll"] == {"action": "scroll", "direction": "down"}
-    assert len(samples(rows)) == 40
+    assert len(all_judged(rows)) == 40
 
 
 def test_ui_r1_training_rows_do_not_say_how_boxes_are_written(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     tap = {"img_filename": "a.png", "instruction": "close", "bbox": [20, 5, 10, 20]}
     back = {"img_filename": "a.png", "instruction": "go back", "action": "navigate_back"}
-    file = save(tmp_path / "train.json", [back, tap])
-    rows, left_out = read("androidcontrol", file, policy="skip")
+    file = write_json(tmp_path / "train.json", [back, tap])
+    rows, left_out = read_located("androidcontrol", file, policy="skip")
     assert [row["answer"] for row in rows] == [{"action": "press_back"}]
     assert left_out == ["does not say how its bbox is written; set the option bbox to xywh or xyxy"]
-    rows, _ = read("androidcontrol", tmp_path, split="train", bbox="xywh")
+    rows, _ = read_located("androidcontrol", tmp_path, split="train", bbox="xywh")
     assert rows[1]["answer"] == {"action": "click", "box": [20.0, 5.0, 30.0, 25.0]}
-    samples(rows)
+    all_judged(rows)
     with pytest.raises(SampleError, match=r"train\.json:2: box .* has its sides swapped; is xyxy the way"):
-        read("androidcontrol", file, bbox="xyxy")
+        read_located("androidcontrol", file, bbox="xyxy")
 
 
-@needs_formats
 def test_vlm_r1_gui_as_published(tmp_path: Path) -> None:
-    file = FORMATS / "vlm_r1_gui_multi_image.jsonl"
+    file = excerpt("vlm_r1_gui_multi_image.jsonl")
     published = [json.loads(line) for line in file.read_text().splitlines()]
     for name in {name for row in published for name in row["image"]}:
         picture(tmp_path / name, (1080, 2400))
-    rows, left_out = read("vlm-r1-gui", file, images=tmp_path)
+    rows, left_out = read_located("vlm-r1-gui", file, images=tmp_path)
     assert (len(rows), left_out) == (10, [])
     assert [row["answer"] for row in rows] == [row["conversations"][1]["value"] for row in published]
     row = rows[0]
@@ -238,7 +236,7 @@ def test_vlm_r1_gui_as_published(tmp_path: Path) -> None:
         "Operation No Response", "Virtual Keyboard Related Issue", "Navigation Logic Error", "Unexpected Task Result",
         "No Defect",
     ]  # fmt: skip
-    assert [len(one.media) for one in samples(rows)] == [2] * 10
+    assert [len(one.media) for one in all_judged(rows)] == [2] * 10
 
 
 def test_vlm_r1_gui_answers_that_the_prompt_does_not_list(tmp_path: Path) -> None:
@@ -247,10 +245,10 @@ def test_vlm_r1_gui_answers_that_the_prompt_does_not_list(tmp_path: Path) -> Non
     row = {"id": 1, "image": ["a.png"], "conversations": turns}
     file = _lines(tmp_path, row)
     reason = "the answer 'Smudge' is none of the defects that the prompt lists"
-    assert read("vlm-r1-gui", file) == ([], [reason])
-    (kept,), _ = read("vlm-r1-gui", file, keep_published=True)
+    assert read_located("vlm-r1-gui", file) == ([], [reason])
+    (kept,), _ = read_located("vlm-r1-gui", file, keep_published=True)
     assert kept["meta"] == {"flags": [reason]}
-    sample(kept)
+    judged(kept)
     turns[0]["value"] = "What is it?"
     with pytest.raises(SampleError, match="no list of defects"):
-        read("vlm-r1-gui", _lines(tmp_path, row))
+        read_located("vlm-r1-gui", _lines(tmp_path, row))

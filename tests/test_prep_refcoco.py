@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prep_cases import Row, picture, read, sample, samples, save
+from published_files import Row, all_judged, judged, picture, read_located, write_json
 
 from vlrft.data.prep.plain_pickle import load_plain
 from vlrft.data.problems import DataError, SampleError
@@ -36,7 +36,7 @@ def _ref(ref_id: int, ann_id: int, *phrases: str, split: str = "val") -> Row:
 
 def _refer(root: Path, *refs: Row, protocol: int = 2, by: str = "unc") -> Path:
     (root / f"refs({by}).p").write_bytes(pickle.dumps(list(refs), protocol=protocol))
-    save(root / "instances.json", {
+    write_json(root / "instances.json", {
         "images": [{"id": 9, "file_name": PICTURE, "width": 40, "height": 30}],
         "annotations": [
             {"id": 1, "image_id": 9, "category_id": 1, "bbox": [1, 2, 10, 20], "segmentation": [[1, 2, 11, 2, 11, 22]]},
@@ -53,7 +53,7 @@ def _refer(root: Path, *refs: Row, protocol: int = 2, by: str = "unc") -> Path:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_refer_rows(tmp_path: Path, protocol: int) -> None:
     _refer(tmp_path, _ref(1, 1, "left man", "guy in red"), _ref(2, 2, "right man", split="testA"), protocol=protocol)
-    rows, left_out = read("refcoco", tmp_path, split="val")
+    rows, left_out = read_located("refcoco", tmp_path, split="val")
     assert left_out == []
     assert rows[0] == {
         "id": "1-10",
@@ -66,11 +66,11 @@ def test_refer_rows(tmp_path: Path, protocol: int) -> None:
         "height": 30,
     }
     assert [row["prompt"] for row in rows] == ["left man", "guy in red"]
-    assert samples(rows)[1].target == [1.0, 2.0, 11.0, 22.0]
-    both, _ = read("refcoco", tmp_path / "refs(unc).p")
+    assert all_judged(rows)[1].target == [1.0, 2.0, 11.0, 22.0]
+    both, _ = read_located("refcoco", tmp_path / "refs(unc).p")
     assert [row["prompt"] for row in both] == ["left man", "guy in red", "right man"]
     with pytest.raises(DataError, match="has no split 'test'; splits: testA, val"):
-        read("refcoco", tmp_path, split="test")
+        read_located("refcoco", tmp_path, split="test")
 
 
 def test_refer_phrases_that_break_the_rules(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_refer_phrases_that_break_the_rules(tmp_path: Path) -> None:
         tmp_path, _ref(1, 1, "the man", "man left", "Man  left"), _ref(2, 2, "the Man", "man right"),
         _ref(3, 3, "flat man"), _ref(4, 4, "all people"), _ref(5, 2, " "),
     )  # fmt: skip
-    rows, left_out = read("refcoco", tmp_path)
+    rows, left_out = read_located("refcoco", tmp_path)
     assert [row["prompt"] for row in rows] == ["man left", "man right"]
     assert left_out == [
         "the phrase 'the man' names 2 objects of this image",
@@ -88,31 +88,31 @@ def test_refer_phrases_that_break_the_rules(tmp_path: Path) -> None:
         "the region is a crowd",
         "has an empty phrase, which asks for nothing",
     ]
-    rows, left_out = read("refcoco", tmp_path, keep_published=True)
+    rows, left_out = read_located("refcoco", tmp_path, keep_published=True)
     assert len(left_out) == 2
     flagged = [(row["prompt"], row["meta"]["flags"][0][:9]) for row in rows if "flags" in row["meta"]]
     assert flagged == [
         ("the man", "the phras"), ("Man  left", "repeats t"), ("the Man", "the phras"), ("all people", "the regio"),
     ]  # fmt: skip
-    samples(rows)
+    all_judged(rows)
 
 
 def test_refer_files_of_several_splits(tmp_path: Path) -> None:
     _refer(tmp_path, _ref(1, 1, "left man"))
     _refer(tmp_path, _ref(2, 2, "right man"), by="umd")
-    assert read("refcoco", tmp_path, split_by="umd")[0][0]["prompt"] == "right man"
+    assert read_located("refcoco", tmp_path, split_by="umd")[0][0]["prompt"] == "right man"
     with pytest.raises(DataError, match="splits of umd, unc; set split_by"):
-        read("refcoco", tmp_path)
+        read_located("refcoco", tmp_path)
     (tmp_path / "instances.json").unlink()
     with pytest.raises(DataError, match=r"no instances\.json beside"):
-        read("refcoco", tmp_path, split_by="umd")
+        read_located("refcoco", tmp_path, split_by="umd")
 
 
 def test_refer_refs_to_nothing(tmp_path: Path) -> None:
     _refer(tmp_path, _ref(1, 77, "left man"), {"ref_id": 2}, _ref(3, 2, "right man"))
     with pytest.raises(SampleError, match="ref 1: names annotation 77"):
-        read("refcoco", tmp_path)
-    rows, left_out = read("refcoco", tmp_path, policy="skip")
+        read_located("refcoco", tmp_path)
+    rows, left_out = read_located("refcoco", tmp_path, policy="skip")
     assert [row["prompt"] for row in rows] == ["right man"]
     assert left_out[1].startswith("lacks ann_id, image_id, split, sentences (it has ref_id)")
 
@@ -158,7 +158,7 @@ def test_tables(tmp_path: Path, name: str) -> None:
     picture(tmp_path / "pics" / "a.png")
     file = tmp_path / "val.jsonl"
     file.write_text(json.dumps(TABLES[name]) + "\n")
-    rows, left_out = read("refcoco", file, images=tmp_path / "pics")
+    rows, left_out = read_located("refcoco", file, images=tmp_path / "pics")
     several = name in ("lmms-eval", "jxu124")
     assert [row["prompt"] for row in rows] == (["left man", "guy in red"] if several else ["left man"])
     assert [row["id"] for row in rows] == (["val-1-1", "val-1-2"] if several else ["val-1"])
@@ -168,16 +168,16 @@ def test_tables(tmp_path: Path, name: str) -> None:
         assert row["boxes"] == {"box": [1.0, 2.0, 11.0, 22.0], "space": "abs_original"}
     if name == "lmms-eval":
         assert rows[0]["meta"] == {"question_id": "7", "mask": [[1, 2, 11, 2, 11, 22]]}
-    assert samples(rows)[0].target == [1.0, 2.0, 11.0, 22.0]
+    assert all_judged(rows)[0].target == [1.0, 2.0, 11.0, 22.0]
 
 
 def test_tables_of_an_unknown_form_are_not_guessed(tmp_path: Path) -> None:
     file = tmp_path / "val.jsonl"
     file.write_text(json.dumps({"image": "a.png", "phrase": "left man", "box": XYXY}) + "\n")
     with pytest.raises(SampleError, match=r"val\.jsonl:1: is in none of the known forms of RefCOCO; columns: image"):
-        read("refcoco", file)
+        read_located("refcoco", file)
     with pytest.raises(DataError, match="split_by is for the pickles"):
-        read("refcoco", file, split_by="unc")
+        read_located("refcoco", file, split_by="unc")
 
 
 def test_parquet_with_pictures(tmp_path: Path) -> None:
@@ -187,5 +187,5 @@ def test_parquet_with_pictures(tmp_path: Path) -> None:
     data = picture(tmp_path / "a.png").read_bytes()
     row = {**TABLES["lmms-eval"], "image": {"bytes": data, "path": None}, "file_name": "a_1.jpg"}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "testA-00000.parquet")
-    rows, _ = read("refcoco", tmp_path, split="testA")
-    assert [sample(row).target for row in rows] == [[1.0, 2.0, 11.0, 22.0]] * 2
+    rows, _ = read_located("refcoco", tmp_path, split="testA")
+    assert [judged(row).target for row in rows] == [[1.0, 2.0, 11.0, 22.0]] * 2

@@ -288,8 +288,12 @@ def test_a_run_does_not_depend_on_where_it_was_started(
 
 def test_a_start_that_was_killed_leaves_the_folder_usable(tmp_path: Path) -> None:
     (tmp_path / "run" / ".starting-x1").mkdir(parents=True)
-    RunFolder(tmp_path / "run").refuse_other_run(resuming=False)
-    assert not list((tmp_path / "run").iterdir())
+    (tmp_path / "run" / ".lock").write_text("999999 elsewhere\n")
+    folder = RunFolder(tmp_path / "run")
+    folder.refuse_other_run(resuming=False)
+    folder.open(compose(tiny_recipe(tmp_path / "scenes", tmp_path / "run")), (), resuming=False)
+    folder.close()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "config_origins.json"}
 
 
 def test_resuming_what_is_no_run(tmp_path: Path) -> None:

@@ -165,6 +165,13 @@ def test_the_answer_after_the_reasoning_counts() -> None:
     assert score("box.iou", text, TARGET).value == 0.5
 
 
+def test_boxes_under_any_key_count() -> None:
+    hidden = f'{{"box": {TARGET}, "other": [{{"bbox": [60, 20, 80, 40]}}, {{"bbox": [1, 1, 2, 2]}}]}}'
+    assert judge(hidden, **IMAGE).value == pytest.approx(1 / 3)
+    assert judge(f'{{"box": {TARGET}, "meta": {{"size": [1, 2]}}}}', **IMAGE).value == 1.0
+    assert judge(f"<ref>the dog</ref><box>[{TARGET}]</box>", **IMAGE).value == 1.0
+
+
 def test_the_last_of_several_answers_counts() -> None:
     text = "<think>a</think><answer>[0, 0, 10, 10]</answer><answer>[50, 40, 60, 50]</answer>"
     found = score("box.iou", text, TARGET)

@@ -150,3 +150,10 @@ def test_bad_targets_stop_before_any_completion(name: str, target: Any, meta: di
         check_target(name, target, meta)
     with pytest.raises(TargetError, match=message):
         score(name, say("A"), target, meta)
+
+
+@pytest.mark.parametrize("answer", ["B, i.e. a bird", "B, a bird", "B is wrong", "B is not the answer"])
+def test_a_letter_that_is_contradicted_is_worth_nothing(answer: str) -> None:
+    options = {"options": ["A dog", "A cat", "A bird"]}
+    assert judge("mcq.letter", answer, "B", options).value == 0.0
+    assert judge("mcq.letter", "B, i.e. a cat and no bird", "B", options).value == 1.0

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import call, refusal
 
-from vlrft import cli
 from vlrft.rewards import names
 
 ANSWER = "<think>left</think><answer>[0, 0, 10, 5]</answer>"
 TARGET = "[0, 0, 10, 10]"
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["vlrft", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
-
-
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert call(monkeypatch, *arguments) == 2
-    return capsys.readouterr().err
 
 
 def test_one_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,79 +43,16 @@ def test_options_and_a_target_that_is_not_needed(
     assert json.loads(capsys.readouterr().out)["value"] == 1.0
 
 
-def test_lines_of_a_file_in_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [
-        {"completion": ANSWER, "target": [0, 0, 10, 10]},
-        {"completion": "<answer>[0, 0, 500, 500]</answer>", "target": [0, 0, 10, 10], "meta": {"image_size": [20, 20]}},
-        {"completion": "none", "target": [0, 0, 10, 10], "meta": None},
-    ]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
-    meta = '{"coord_space": "norm_1000", "image_size": [1000, 1000]}'
-    assert call(monkeypatch, "reward", "box.iou", "--jsonl", str(path), "--meta", meta) == 0
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["value"] for line in printed] == [0.5, 1.0, 0.0]
-    assert printed[2]["flags"] == ["no_answer"]
-
-
-def test_lines_of_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    line = json.dumps({"completion": "<answer>grün</answer>", "target": "grün"})
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode()), encoding="utf-8"))
-    assert call(monkeypatch, "reward", "text.edit", "--jsonl", "-") == 0
-    assert json.loads(capsys.readouterr().out)["value"] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("{", r"line 2 of \S+: not JSON: [^:]*column 2$"),
-        ("[1]", "line 2 of .*expected an object"),
-        ('{"target": [0, 0, 1, 1]}', "line 2 of .*field 'completion' must be a text, got None"),
-        ('{"completion": "x", "meta": 3, "target": [0, 0, 1, 1]}', "line 2 of .*field 'meta' must be an object"),
-        ('{"completion": "x"}', r"line 2 of .*field 'target' is missing .*\[x1, y1, x2, y2\], got None"),
-        ('{"completion": "x", "target": [0, 0, NaN, 1]}', "line 2 of .*field 'target'"),
-        (
-            '{"completion": "x", "target": [0, 0, 1, 1], "meta": {"coord_space": "cm"}}',
-            "line 2 of .*: field 'meta': .*unknown coordinate space 'cm'",
-        ),
-        (
-            '{"completion": "x", "target": [0, 0, 1, 1], "meta": {"image_size": 3}}',
-            "line 2 of .*field 'meta': .*got 3",
-        ),
-        ('{"completion": "x", "target": [1], "id": "s7"}', r"line 2 of .* \(id 's7'\): field 'target': .*got \[1\]"),
-        (
-            '{"response": "x", "target": [0, 0, 1, 1]}',
-            "line 2 of .*the line has 'response', 'target'; rename 'response'",
-        ),
-        (
-            '{"completion": "x", "solution": [0, 0, 1, 1]}',
-            "line 2 of .*field 'target' is missing .*rename 'solution'",
-        ),
-        ('{"completion": 3, "target": [0, 0, 1, 1]}', "line 2 of .*field 'completion' must be a text or chat messages"),
-        ("[" * 100_000, "line 2 of .*not JSON"),
-    ],
-)
-def test_a_bad_line_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"completion": ANSWER, "target": [0, 0, 10, 10]}) + f"\n{line}\n")
-    assert call(monkeypatch, "reward", "box.iou", "--jsonl", str(path)) == 2
-    printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 1, "what came before the bad line is there"
-    assert printed.err.startswith("error: reward 'box.iou', ")
-    with pytest.raises(AssertionError, match=said):
-        raise AssertionError(printed.err.strip())
-    assert "\n" not in printed.err.strip()
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("box.iuo", "--completion", "x"), "did you mean 'box.iou'"),
         (("box.iou",), "give --completion TEXT and --target JSON, or --jsonl FILE"),
+        ((), "give the name of one reward ('vlrft rewards ls' lists them), or --recipe RECIPE"),
+        (("box.iou", "--recipe", "r.yaml"), "give the name of one reward"),
+        (("--recipe", "r.yaml", "--completion", "x", "--options", "{}"), "--options are those of one reward"),
+        (("semantic.rescaled", "--completion", "x", "--target", '"x"'), "on the command line in --options"),
+        (("tg.recall", "--completion", "x", "--target", "[0, 1]"), "write the threshold as tg.recall@0.5"),
         (("box.iou", "--completion", "x", "--jsonl", "f"), "not both"),
         (("box.iou", "--jsonl", "none.jsonl"), "--jsonl none.jsonl: No such file"),
         (("mcq.letter", "--completion", "x", "--target", "B"), "--target: not JSON"),
@@ -146,19 +70,6 @@ def test_refusals(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert said in refusal(monkeypatch, capsys, "reward", *arguments)
-
-
-def test_state_lives_from_line_to_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text((json.dumps({"completion": "<answer>left lung</answer>", "target": "left lobe"}) + "\n") * 4)
-    options = '{"embedder": "vlrft.rewards.semantic:trigrams", "warm_up": 2}'
-    assert call(monkeypatch, "reward", "semantic.rescaled", "--jsonl", str(path), "--options", options) == 0
-    first, *_, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    threshold = "semantic.threshold"
-    assert first["parts"][threshold] is None
-    assert last["parts"][threshold] is not None
 
 
 def test_show_explains_every_reward(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,44 +98,6 @@ def test_scoring_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-# ------------------------------------------------------------------------------- files as they come
-
-
-def test_a_byte_order_mark_and_other_fields(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    moved = {"completion": ANSWER.replace("10, 5", "500, 500"), "target": [0, 0, 10, 10], "id": 1}
-    rows = [
-        {**moved, "image_size": [20, 20], "coord_space": "norm_1000", "floor": "wood"},
-        {**moved, "image_size": [1, 1], "meta": {"image_size": [20, 20], "coord_space": "norm_1000"}},
-        {**moved, "completion": [{"role": "assistant", "content": ANSWER}]},
-    ]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8-sig")
-    assert call(monkeypatch, "reward", "box.giou", "--jsonl", str(path)) == 0
-    said = capsys.readouterr()
-    assert [json.loads(line)["value"] for line in said.out.splitlines()] == [1.0, 1.0, 0.75]
-    assert not said.err, "a field beside meta is never an option"
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "has no lines; each one is an object with completion, target and meta"),
-        (b"\n \n", "has no lines"),
-        (b"\x89PNG\r\n", "line 1 of .*not UTF-8 text .byte 0x89 at 0.; give a file of JSON lines in UTF-8"),
-        ('{"completion": "x"}'.encode("utf-16"), "line 1 of .*not UTF-8 text"),
-    ],
-)
-def test_a_file_that_is_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(AssertionError, match=said):
-        raise AssertionError(refusal(monkeypatch, capsys, "reward", "format.think_answer", "--jsonl", str(path)))
 
 
 # ------------------------------------------------------------------------------- rewards of one's own
@@ -264,25 +137,36 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "lines", "said"),
     [
-        (
-            "fails",
-            "line 1 of rows.jsonl: ZeroDivisionError: division by zero (own.py, line 7, in fails); --debug",
-        ),
-        ("leaves", "line 1 of rows.jsonl: it called sys.exit(0) (own.py, line 9, in leaves)"),
-        ("wrong", "line 2 of rows.jsonl (id 's2'): own.py:wrong returned 'x' (str); a reward is a number or None"),
-        ("late", "line 1 of rows.jsonl: ModuleNotFoundError: No module named 'vlrft_nope' (own.py, line 13, in late)"),
-        ("trl", "line 1 of rows.jsonl: ValueError: no luck (own.py, line 15, in trl)"),
-        ("lound", "'own.py:lound': own.py has no attribute 'lound'; did you mean 'loud'?"),
+        ("fails", [1, 2], "ZeroDivisionError: division by zero (own.py, line 7, in fails); --debug"),
+        ("leaves", [1, 2], "it called sys.exit(0) (own.py, line 9, in leaves)"),
+        ("wrong", [2], "own.py:wrong returned 'x' (str); a reward is a number or None"),
+        ("late", [1, 2], "ModuleNotFoundError: No module named 'vlrft_nope' (own.py, line 13, in late)"),
+        ("trl", [1, 2], "ValueError: no luck (own.py, line 15, in trl)"),
     ],
 )
 def test_an_own_reward_that_fails_is_one_line(
-    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, said: str
+    own: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    lines: list[int],
+    said: str,
 ) -> None:
-    printed = refusal(monkeypatch, capsys, "reward", f"own.py:{name}", "--jsonl", "rows.jsonl")
-    assert said in printed
-    assert printed.replace("loaded\n", "").count("\n") == 1
+    assert call(monkeypatch, "reward", f"own.py:{name}", "--jsonl", "rows.jsonl") == 1
+    printed = capsys.readouterr()
+    found = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line["line"] for line in found if "error" in line] == lines
+    assert all(said in line["error"] for line in found if "error" in line)
+    assert printed.err.replace("loaded\n", "").count("\n") == 1
+
+
+def test_an_own_reward_that_is_not_there(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = refusal(monkeypatch, capsys, "reward", "own.py:lound", "--jsonl", "rows.jsonl")
+    assert "'own.py:lound': own.py has no attribute 'lound'; did you mean 'loud'?" in printed
 
 
 def test_debug_shows_the_whole_traceback(

@@ -64,6 +64,8 @@ def test_labels_outside_the_set_do_not_help() -> None:
         ("0", 0, 1, 1.0),
         ("1", 0, 0, 0.0),
         ("-5", 5, 0, 0.0),
+        ("minus 5", 5, 0, 0.0),
+        ("There are 5 squares", 5, 1, 1.0),
         ("1,000", 1000, 1, 1.0),
         ("4 or 5", 5, 0, 0.0),
         ("many", 5, 0, 0.0),

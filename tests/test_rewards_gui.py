@@ -243,10 +243,19 @@ def test_listing_actions_never_pays(n: int) -> None:
         '{"action": "click", "action": "type", "point": [50, 15]}',
         '{"action": "click", "point": [[50, 15], [0, 0]]}',
         '{"action": "click", "point": [50, 15], "point": [0, 0]}',
+        '{"action": "click", "point": [50, 15], "coordinate": [0, 0]}',
+        '{"action": "click", "point": "(50, 15) (0, 0)"}',
+        '{"action": "click", "action_type": "type", "point": [50, 15]}',
     ],
 )
 def test_no_syntax_hides_a_second_choice(answer: str) -> None:
     assert score("gui.step", say(answer), CLICK, SCREEN).value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("answer", ["click(start_box='(50,15)')", "Action: left_single(point='<point>50 15</point>')"])
+def test_calls_in_the_manner_of_ui_tars(answer: str) -> None:
+    assert score("gui.action", say(answer), CLICK, SCREEN).value == 1.0
+    assert score("gui.action", say(f"{answer} {answer}"), CLICK, SCREEN).value == 0.5
 
 
 def test_words_as_a_multiset() -> None:

@@ -232,3 +232,23 @@ def test_maths_takes_nothing_from_the_thinking_or_from_lists() -> None:
     assert earned("math.verify", case.honest, case) == 1.0
     for cheat in ("", "<think>0.5</think>", "<think>0.5</think><answer>7</answer>", say("nan"), say("0.5, 0.6, 0.7")):
         assert earned("math.verify", cheat, case) == 0.0
+
+
+@pytest.mark.parametrize("name", [n for n in ANSWER_ONLY if CASES[n].value > 0 and n != "chart.render"])
+def test_answer_blocks_that_disagree_divide_the_value(name: str) -> None:
+    case = CASES[name]
+    honest = inside(case.honest)
+    blocks = [f"<answer>other {i}</answer>" for i in range(3)]
+    right = f"<answer>{honest}</answer>"
+    assert earned(name, f"{blocks[0]}{right}", case) == pytest.approx(case.value / 2)
+    assert earned(name, "".join([*blocks, right]), case) == pytest.approx(case.value / 4)
+    again = f"<answer>\n {honest} </answer><answer> </answer>{right}"
+    assert earned(name, again, case) == pytest.approx(case.value)
+
+
+def test_answer_blocks_that_disagree_in_the_reasoning_cost_nothing() -> None:
+    text = "<think>first <answer>6</answer></think><answer>7</answer>"
+    assert score("num.exact", text, 7).value == 1.0
+    assert score("num.exact", "<answer>7</answer><answer>8</answer>", 7, output_mode="answer_then_think").value == 0.5
+    peers = score("compat.video_r1.numerical", "<answer>8</answer><answer>9</answer>", "<answer>8</answer>")
+    assert peers.value == 1.0, "the peers' own rewards keep their values"

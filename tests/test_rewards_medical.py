@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from vlrft.parse import parse
 from vlrft.rewards import TargetError, check_target, score
-from vlrft.rewards.medical import Open, negation_differs
+from vlrft.rewards.medical import Open
+from vlrft.rewards.polarity import negation_differs, opposite
 
 
 def judge(answer: str, target: Any, meta: dict[str, Any] | None = None, **options: Any) -> float:
@@ -94,11 +95,72 @@ def test_synonyms_stand_on_top_of_abbreviations() -> None:
         ("no effusion\npneumonia", "pneumonia: no effusion", False),
         ("normal notes", "normal note", False),
         ("pneumonia", "pneumonia", False),
+        ("resolved pneumonia", "pneumonia", True),
+        ("pneumonia has resolved", "pneumonia", True),
+        ("pneumonia is unlikely", "pneumonia", True),
+        ("unlikely pneumonia", "pneumonia", True),
+        ("free of pneumonia", "pneumonia", True),
+        ("pneumonia was excluded", "pneumonia", True),
+        ("pneumonia is ruled out by CT", "pneumonia", True),
+        ("hardly any pneumonia", "pneumonia", True),
+        ("lungs lack pneumonia", "pneumonia", True),
+        ("pneumonia excluded by CT", "no pneumonia on CT", False),
+        ("pneumonia ruled out", "no pneumonia", False),
+        ("resolved pneumonia", "pneumonia has resolved", False),
+        ("pneumonia cannot be excluded", "pneumonia", False),
+        ("pneumonia can't be ruled out", "possible pneumonia", False),
+        ("free air under the diaphragm", "free air", False),
+        ("unresolved pneumonia", "pneumonia", False),
+        ("clear lungs", "clear lungs", False),
     ],
 )
 def test_negation(answer: str, reference: str, differs: bool) -> None:
     assert negation_differs(answer, reference) is differs
     assert negation_differs(reference, answer) is differs
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "value"),
+    [
+        ("right pneumonia", "left pneumonia", True),
+        ("right lower lobe pneumonia", "left lower lobe pneumonia", True),
+        ("RLL pneumonia", "left lower lobe pneumonia", True),
+        ("RUL pneumonia", "right lower lobe pneumonia", True),
+        ("benign tumour", "malignant tumour", True),
+        ("chronic infarct", "acute infarct", True),
+        ("decreased density", "increased density", True),
+        ("unilateral effusion", "bilateral effusion", True),
+        ("left effusion", "bilateral effusions", True),
+        ("bilateral effusions", "left effusion", True),
+        ("left or right pneumonia", "left pneumonia", True),
+        ("benign/malignant tumour", "malignant tumour", True),
+        ("left pneumonia", "left pneumonia", False),
+        ("left and right effusion", "bilateral effusion", False),
+        ("acute on chronic hematoma", "chronic and acute hematoma", False),
+        ("left pneumonia, and the right lung is clear", "left pneumonia", False),
+        ("left-sided unilateral effusion", "left effusion", False),
+        ("pneumonia", "left pneumonia", False),
+        ("left pneumonia", "pneumonia", False),
+        ("LLL pneumonia", "left lower lobe pneumonia", False),
+        ("pneumonia in the left lower lobe", "left lower lobe pneumonia", False),
+    ],
+)
+def test_opposites(answer: str, reference: str, value: bool) -> None:
+    assert opposite(answer, reference) is value
+    if value:
+        assert judge(answer, reference) <= 0.2
+
+
+def test_paraphrases_rank_above_the_wrong_side() -> None:
+    reference = "left lower lobe pneumonia"
+    wrong = [judge(text, reference) for text in ("right lower lobe pneumonia", "no left lower lobe pneumonia")]
+    right = [
+        judge(text, reference)
+        for text in ("pneumonia in the left lower lobe", "lower lobe pneumonia on the left", "pneumonia of the LLL")
+    ]
+    assert max(wrong) == 0.2
+    assert min(right) == pytest.approx(0.5)
+    assert judge("LLL pneumonia", reference) == judge(reference, "LLL pneumonia") == 1.0
 
 
 def test_a_wrong_negation_is_capped() -> None:

@@ -40,6 +40,15 @@ def judge(name: str, answer: Any, target: Any, meta: dict[str, Any] | None = Non
         ("-5", 5, 0.0),
         ("-0", 0, 1.0),
         ("It is 7.", 7, 1.0),
+        ("minus 12", -12, 1.0),
+        ("minus 12", 12, 0.0),
+        ("negative 12", 12, 0.0),
+        ("-(12)", 12, 0.0),
+        ("12 hundred", 1200, 1.0),
+        ("12 hundred", 12, 0.0),
+        ("half of 12", 12, 0.0),
+        ("<12", 12, 0.0),
+        ("not 12", 12, 0.0),
     ],
 )
 def test_exact(answer: str, target: Any, value: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rewards_of_mine import (
+    BARE,
     GROUP,
     HALF,
     HERE,
@@ -30,7 +31,8 @@ from vlrft.compose import ConfigError, compose
 from vlrft.log import UserError
 from vlrft.parse import Parsed
 from vlrft.records import read_records, rollout_file
-from vlrft.rewards import RewardError, TargetError
+from vlrft.rewards import RewardError, TargetError, as_trl
+from vlrft.rewards.adapters import to_easyr1, to_swift
 from vlrft.rewards.pool import Pool, RewardTimeoutError
 
 # ------------------------------------------------------------------------------------------- state
@@ -69,6 +71,56 @@ def test_async_rewards_are_awaited_together(calls: list[Any]) -> None:
     assert found[0].value == pytest.approx((0.5 + 0.25 + 1.0) / 3)
     judge.score(RIGHT, SAMPLE)
     assert calls[0] is calls[1], "one loop for all calls, so that clients stay usable"
+
+
+SLEEPS = """
+import asyncio, time
+
+def blocks(parsed, target, meta):
+    time.sleep(0.5)
+    return 1.0
+
+async def waits(parsed, target, meta):
+    await asyncio.sleep(0.5)
+    return 1.0
+
+async def waits_for_columns(completions, **columns):
+    await asyncio.sleep(0.5)
+    return [1.0 for _ in completions]
+"""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"func": "blocks", "workers": 4}, {"func": "waits"}, {"func": "waits_for_columns"}],
+    ids=lambda s: s["func"],
+)
+def test_rows_of_a_batch_wait_side_by_side(tmp_path: Path, spec: dict[str, Any]) -> None:
+    """In TRL, EasyR1 and ms-swift: eight rows, each of its own prompt and half a second."""
+    (tmp_path / "sleeps.py").write_text(SLEEPS)
+    funcs = [{**spec, "func": f"{tmp_path}/sleeps.py:{spec['func']}"}]
+    trl, easyr1, swift = as_trl(funcs), to_easyr1(funcs), to_swift(funcs)()
+    texts, targets = ["x"] * 8, list(range(8))
+    calls: list[Callable[[], Any]] = [
+        lambda: trl(texts, target=targets),
+        lambda: easyr1([{"response": "x", "ground_truth": i} for i in targets]),
+        lambda: swift(texts, solution=targets),
+    ]
+    for call in calls:
+        call()  # workers start with the first call
+        began = time.monotonic()
+        found = call()
+        assert time.monotonic() - began < 3.0, "one after another they take four seconds"
+        assert len(found) == 8
+
+
+def test_samples_of_a_step_wait_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "sleeps.py").write_text(SLEEPS)
+    judge = judge_of({"func": f"{tmp_path}/sleeps.py:waits", "name": "waits"}, "format.think_answer")
+    began = time.monotonic()
+    found = judge.score_groups([([RIGHT, BARE], SAMPLE, None), ([], SAMPLE, None), *[([HALF], SAMPLE, None)] * 6])
+    assert time.monotonic() - began < 2.0
+    assert [[score.value for score in scores] for scores in found] == [[1.0, 0.5], [], *[[1.0]] * 6]
 
 
 def test_async_rewards_inside_a_running_loop() -> None:
@@ -200,8 +252,8 @@ def test_a_step_of_training_with_all_of_it(stage: Any) -> None:
     assert row["reward/step"] == 0.02
     assert 0.0 < row["reward/seen"] < 1.0
     stored = list(read_records(rollout_file(run.folder.path, "grpo", 3)))
-    assert stored[0]["reward_state"] == {"seen": {"seen": 16}}
-    assert all("reward_state" not in record for record in stored[1:])
+    assert stored[0]["judges"][0]["rewards"] == {"seen": {"seen": 16}}
+    assert all("judges" not in record for record in stored[1:])
     for record in stored:
         for rollout in record["rollouts"]:
             parts = rollout["score"]["parts"]
@@ -241,7 +293,7 @@ def test_a_run_that_nothing_is_scored_in_is_warned_of_and_stops(
 def test_stored_rollouts_bring_back_the_state(stage: Any) -> None:
     funcs = [{"func": "vlrft.testing:even_share"}, {"func": f"{HERE}Counting", "weight": 0.0}]
     run = stage(rewards={"funcs": funcs})
-    rendered, _ = training.propose(run)
+    _, rendered, _ = training.propose(run)
     first = training.collect(run, rendered)
     training.store(run, first.groups)
     state = run.worker.judge.state_dict()
@@ -265,5 +317,5 @@ def test_state_survives_an_interrupted_run(recipe: Callable[..., dict[str, Any]]
         last.unlink()
     vlrft.train(resume=cut)
     assert last.read_bytes() == rollout_file(whole, "grpo", 3).read_bytes()
-    states = [(checkpoint.load_latest(run) or {})["judge"] for run in (whole, cut)]
-    assert states[0] == states[1] == {"errors": 0, "rewards": {"seen": {"seen": 48}}}
+    states = [(checkpoint.load_latest(run) or {})["judges"] for run in (whole, cut)]
+    assert states[0] == states[1] == [{"errors": 0, "rewards": {"seen": {"seen": 48}}}]

@@ -76,6 +76,9 @@ def test_the_form_of_the_list() -> None:
     assert judge("ranked.composite", '["COPD"]', ["COPD"]) == 1.0
     assert judge("ranked.composite", "The list:\n1. COPD", ["COPD"]) == 0.8
     assert judge("ranked.composite", "flu\nCOPD", ["COPD"]) == pytest.approx(0.4)
+    # by definition the form is paid without a hit as well; the page says so
+    assert judge("ranked.composite", "1. flu", ["COPD"]) == pytest.approx(0.2)
+    assert judge("ranked.rr", "1. flu", ["COPD"]) == 0.0
 
 
 def test_k_comes_from_the_name_then_from_meta() -> None:

@@ -91,6 +91,34 @@ def test_options_in_meta_act_as_they_do_in_score() -> None:
     assert as_trl("num.exact")([THREE] * 2, target=[4, 4], take=["last", None]) == [1.0, 0.0], "row by row"
 
 
+def test_a_column_that_is_nearly_one_that_is_read_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    text, columns = ["<answer>3 cm</answer>"], {"target": [3], "step_name": ["a"]}
+    with caplog.at_level(logging.WARNING, logger="vlrft.rewards"):
+        for make in (lambda: as_trl("num.exact"), lambda: as_trl(["num.exact", "format.think_answer"])):
+            function = make()
+            assert function(completions=text, units=["cm"], **columns) == function(text, units=["cm"], **columns)
+    assert caplog.text.count("reward 'num.exact': it does not read 'units' of meta; did you mean 'unit'?") == 2
+    assert len(caplog.records) == 2
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="vlrft.rewards"):
+        to_swift("num.exact")()(text, solution=[3], units=["cm"])
+        to_verl("num.exact")("", text[0], 3, {"units": "cm"})
+        to_easyr1("num.exact")([{"response": text[0], "ground_truth": 3, "units": "cm"}])
+        assert len(caplog.records) == 3
+        when = {"func": "num.exact", "when": {"units": "cm"}}
+        as_trl([when])(text, units=["cm"], unit=["cm"], **columns)
+        as_trl("num.exact")(text, unit=["cm"], image_id=[1], question_id=[2], answer=["3 cm"], problem=["?"], **columns)
+    assert len(caplog.records) == 3, "what is read, or is no slip, is not told of"
+
+
+def test_the_bad_row_of_a_batch_is_named() -> None:
+    rows: dict[str, Any] = {"completions": [HALF] * 3, "target": [TRUE, "[0, 0, 10, 10]", [1]]}
+    with pytest.raises(TargetError, match=r"row 1 \(columns: target\).*pass json_target=True"):
+        as_trl("box.iou")(**rows)
+    with pytest.raises(TargetError, match="sample 'row 1 "):
+        as_trl(["box.iou", "box.giou"])(**rows)
+
+
 def test_lenient_extraction() -> None:
     assert as_trl("box.iou", lenient_extraction=True)(["at [0, 0, 10, 5]"], target=[TRUE]) == [0.5]
     assert as_trl("box.iou")(["at [0, 0, 10, 5]"], target=[TRUE]) == [0.0]

@@ -97,6 +97,62 @@ def test_all_problems_are_said_at_once() -> None:
     assert "rewards.correct: the condition 'yesno' is not" in lines[3]
 
 
+def test_no_problem_hides_another() -> None:
+    """Unknown keys, unknown names, several mistakes in one entry and what the entries say of each other."""
+    specs: list[Any] = [
+        {"func": "box.iuo", "weight": -1, "gate": "yesno >"},
+        {"func": "yesno", "optoins": {}, "wieght": 2},
+        {"func": "num.exact", "kwargs": {"abs_tol": "x", "take": "first", "tol": 1}},
+        {"func": "box.iou", "gate": "num.exat > 0"},
+    ]
+    with pytest.raises(ValueError, match=r"^11 problems in rewards\.funcs:") as caught:
+        check({"funcs": specs, "combin": "mean", "correct": "nothing"})
+    for said in (
+        r"unknown key rewards\.combin; did you mean rewards\.combine",
+        r"unknown key rewards\.funcs\[1\]\.optoins",
+        r"unknown key rewards\.funcs\[1\]\.wieght; did you mean rewards\.funcs\[1\]\.weight",
+        r"funcs\[0\]: unknown reward 'box\.iuo'",
+        r"funcs\[0\]: reward 'box\.iuo' has weight -1",
+        r"funcs\[0\]: reward 'box\.iuo': gate: the condition 'yesno >'",
+        r"funcs\[2\]: reward 'num\.exact': option 'abs_tol' must be a number",
+        r"funcs\[2\]: reward 'num\.exact': option 'take' must be one of",
+        r"funcs\[2\]: reward 'num\.exact' cannot be called.*'tol'",
+        r"rewards\.correct: the condition 'nothing' is not",
+        r"the condition of 'box\.iou' names 'num\.exat', which is no reward of the list; did you mean 'num\.exact'",
+    ):
+        assert len(re.findall(said, str(caught.value))) == 1, said
+    with pytest.raises(ValueError, match=r"^2 problems") as caught:
+        Judge([{"func": "box.iuo"}, {"func": "yesno", "when": 3}])
+    assert "rewards.funcs[1].when" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("alone", r"it is alone\(x\): write \(parsed, target, meta, \*\*options\) -> float, TRL's \(completions"),
+        (
+            "lacks",
+            r"argument: 't'; its options: t; give t: by keyword, in a recipe kwargs: {t: \.\.\.}",
+        ),
+        ("strict", r"its options: word, t; give word: by keyword"),
+    ],
+)
+def test_what_own_functions_lack_is_said_of_them(tmp_path: Path, name: str, said: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "def alone(x):\n    return 1.0\ndef lacks(parsed, target, meta, *, t):\n    return t\n"
+        "def strict(parsed, target, meta, *, word, t=1):\n    return t\n"
+    )
+    with pytest.raises(ValueError, match=said) as caught:
+        check([f"{path}:{name}"])
+    assert "box.acc" not in str(caught.value)
+
+
+def test_a_threshold_that_is_lacking_is_written_behind_the_rewards_own_name() -> None:
+    with pytest.raises(ValueError, match=r"; write the threshold as tg\.recall@0\.5$"):
+        check(["tg.recall"])
+
+
 def test_one_problem_keeps_its_kind() -> None:
     with pytest.raises(UnknownNameError):
         check(["box.iuo"])
@@ -189,6 +245,7 @@ def test_the_python_of_the_page_works(page: Callable[[str], list[str]]) -> None:
     assert names["compute_score"]("", text, "[0, 0, 10, 10]") == 1.0
     assert names["batch_score"]([{"response": text, "ground_truth": "[0, 0, 10, 10]"}])[0]["overall"] == 1.0
     assert names["orm"]()([text], solution=[truth]) == [1.0]
+    assert names["varied"] == [0.0, 0.0, 1.0]
     specs = [RewardSpec(func=f"theirs.py:from_one_of_{name}", name=name) for name in ("verl", "easyr1", "swift")]
     for spec in specs:
         assert rewards.score(spec.func, "<answer>B</answer>", "B").value == 1.0

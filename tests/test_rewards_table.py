@@ -16,8 +16,8 @@ from reward_cases import FORM, NOT_PURE
 
 from vlrft.parse import OUTPUT_MODES
 from vlrft.rewards import FLAGS, REWARDS, RewardError, TargetError, names, score
+from vlrft.rewards.chart.elements import BINDINGS, check_elements
 from vlrft.rewards.chart.elements import NAMES as ELEMENTS
-from vlrft.rewards.chart.elements import check_elements
 from vlrft.rewards.describe import EXTRAS, FAMILY_FIELDS, Example, as_text, describe, example_of
 from vlrft.rewards.gui_action import ACTIONS
 from vlrft.rewards.pages import CHART_DUMP, INDEX, page_name, pages
@@ -134,6 +134,8 @@ def test_what_a_reward_needs_is_marked() -> None:
     assert needs["chart.render"] == ("the extra 'charts'",)
     assert "Needs: a group" in as_text(describe("length.budget"))
     assert "Needs a group, num\\_tokens." in pages()["length.md"]
+    assert "**Target.** `count.boxes`: as for" in pages()["count.md"], "a name has no capital"
+    assert "starts the sandbox" in pages()["chart.md"]
     assert "| a group, num\\_tokens |" in pages()[INDEX]
 
 
@@ -167,7 +169,7 @@ def test_the_pages_of_gui_actions_and_charts_show_their_forms() -> None:
     for action, (argument, synonyms) in ACTIONS.items():
         assert f"| `{action}` | {argument} | {', '.join(f'`{s}`' for s in synonyms)} |" in actions
     assert "from vlrft.rewards.chart import recorded" in pages()["chart.md"]
-    assert set(check_elements(json.loads(CHART_DUMP))) == set(ELEMENTS)
+    assert set(check_elements(json.loads(CHART_DUMP))) == {*ELEMENTS, *BINDINGS}
 
 
 def test_pages_are_those_in_the_repository() -> None:

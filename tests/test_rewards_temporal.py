@@ -104,6 +104,14 @@ def test_multi_iou(answer: str, target: Any, expected: float) -> None:
     assert judge(answer, target, "tg.multi_iou").value == pytest.approx(expected)
 
 
+def test_one_span_is_no_target_of_multi_iou() -> None:
+    with pytest.raises(
+        TargetError, match=r"is a list of spans, got one span, \[0, 5\]; write \[\[0, 5\]\], or use tg\.iou"
+    ):
+        judge("[[0, 5]]", [0, 5], "tg.multi_iou")
+    assert judge("[[0, 5]]", [[0, 5]], "tg.multi_iou").value == 1.0
+
+
 def test_multi_iou_bad_spans() -> None:
     reversed_pair = judge("[[0, 10], [9, 5]]", [[0, 10]], "tg.multi_iou")
     assert (reversed_pair.value, reversed_pair.flags) == (0.0, ("unparsable",))
@@ -265,3 +273,10 @@ def test_bad_options() -> None:
         score("tg.iou", "", [1, 2], point_tol=-1)
     with pytest.raises(ValueError, match="threshold must lie in"):
         score("tg.recall@0", "", [1, 2])
+
+
+@pytest.mark.parametrize("answer", ["It is not 10 to 20", "10 to 20 is wrong", "10 to 20 to 30", "10 - 20 - 30"])
+def test_denied_spans_and_odd_chains_are_worth_nothing(answer: str) -> None:
+    found = score("tg.iou", f"<answer>{answer}</answer>", [10, 20])
+    assert (found.value, found.flags) == (0.0, ("unparsable",))
+    assert score("tg.iou", f"<answer>{answer}; it is 10 to 20</answer>", [10, 20]).value == 1.0

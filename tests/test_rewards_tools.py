@@ -1,4 +1,4 @@
-"""tool.* and agent.*: golden numbers worked out by hand, and the hacks that must not pay."""
+"""tool.*: golden numbers worked out by hand, and the hacks that must not pay."""
 
 from __future__ import annotations
 
@@ -245,6 +245,35 @@ def test_calls_in_the_reasoning_do_not_count() -> None:
     assert judge("tool.call", text, []) == 1.0
 
 
+@pytest.mark.parametrize(
+    "shell", ["<think>a</think>{}</think>done", "<think>a<think>b</think>{}</think><answer>7</answer>"]
+)
+def test_calls_before_the_last_close_are_reasoning(shell: str) -> None:
+    text = shell.format(f"<tool_call>{json.dumps(GOLD[0])}</tool_call>")
+    assert judge("tool.call", text, GOLD) == 0.0
+    assert judge("tool.call", text, []) == 1.0
+    assert judge("tool.call", f"{tags(GOLD[0])}<think>more</think><answer>7</answer>", GOLD) == 1.0
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "[1, -Infinity]", '{"x": NaN}', "1e999"])
+def test_arguments_that_are_not_finite(value: str) -> None:
+    call = f'{{"name": "f", "parameters": {{"a": {value}, "b": 2}}}}'
+    for text in (f"<think>x</think><tool_call>{call}</tool_call>", f"<answer>{call}</answer>"):
+        found = score("tool.call", text, GOLD)
+        assert (found.value, found.flags) == (pytest.approx(0.2 + 0.3 + 0.25), ("non_finite",))
+    listed = score("tool.call", "<answer>x</answer>", GOLD, {"calls": [{"name": "f", "parameters": {"a": math.nan}}]})
+    assert (listed.value, listed.flags) == (0.0, ("unparsable", "non_finite"))
+
+
+def test_no_calls_are_thrifty_only_with_an_answer() -> None:
+    for text in ("gibberish", "<answer>7", "<think>x</think>7"):
+        found = score("tool.efficiency", text, {"needed": 1})
+        assert (found.value, found.flags) == (0.0, ("no_answer",))
+        assert judge("tool.efficiency", text, {"needed": 1}, {"calls": 0}) == 0.0
+    for text in ("<answer>7</answer>", "<think>x</think><answer>7</answer>", tags(GOLD[0])):
+        assert judge("tool.efficiency", text, {"needed": 1}) == 1.0
+
+
 def test_spraying_calls_does_not_pay() -> None:
     spray = [{"name": "f", "parameters": {"a": a, "b": b}} for a in range(5) for b in range(5)]
     assert judge("tool.call", tags(*spray), GOLD) == pytest.approx(1 / 25)
@@ -300,85 +329,3 @@ def test_bad_targets(name: str, target: Any, meta: dict[str, Any]) -> None:
 
 
 # ------------------------------------------------------------------------------------------- agent
-
-
-@pytest.mark.parametrize(
-    ("text", "target", "value", "flags"),
-    [
-        ("<think>x</think><search>kite</search>", "search", 1.0, ()),
-        ("<think>x</think><search>kite</search>", ["answer", "search"], 1.0, ()),
-        ("<think>x</think><answer>kite</answer>", "search", 0.0, ()),
-        ("<think><search>kite</search></think><answer>x</answer>", "search", 0.0, ()),
-        ("<search>kite</search><answer>x</answer>", "search", 0.0, ("several_answers",)),
-        ("<search>kite</search><search>kite</search>", "search", 0.0, ("several_answers",)),
-        ("<search> </search>", "search", 0.0, ()),
-        ("<search>kite", "search", 0.0, ("unparsable",)),
-        ("<answer><search>kite</search></answer>", "search", 0.0, ("unparsable",)),
-        ("\uff1csearch\uff1ekite\uff1c/search\uff1e", "search", 0.0, ("no_answer",)),
-        ("", "search", 0.0, ("no_answer",)),
-        ("<plan>x</plan><code>y</code>", "code", 1.0, ()),
-    ],
-)
-def test_step_kind(text: str, target: Any, value: float, flags: tuple[str, ...]) -> None:
-    found = score("agent.step_kind", text, target)
-    assert (found.value, found.flags) == (value, flags)
-
-
-def test_step_kinds_of_your_own() -> None:
-    assert judge("agent.step_kind", "<plan>x</plan>", "plan", kinds=["plan", "act"]) == 1.0
-    for kinds in ([], ["a b"], [""]):
-        with pytest.raises(ValueError, match="kinds must be tag names"):
-            judge("agent.step_kind", "", "plan", kinds=kinds)
-
-
-@pytest.mark.parametrize(
-    ("answer", "target", "value"),
-    [
-        ("blur, rotation90", ["rotation90", "blur"], 1.0),
-        ("['rotation90', 'blur']", ["rotation90", "blur"], 1.0),
-        ("- blur\n- noise", ["rotation90", "blur"], 0.5),
-        ("blur", ["rotation90", "blur"], 2 / 3),
-        ("blur, blur, BLUR.", ["blur"], 1.0),
-        ("out of focus", [["blur", "out of focus"]], 1.0),
-        ("blur, out of focus", [["blur", "out of focus"]], 1.0),
-        ("none", [], 1.0),
-        ("[]", [], 1.0),
-        ("No issues.", [], 1.0),
-        ("blur", [], 0.0),
-        ("none", ["blur"], 0.0),
-        ("???", [], 0.0),
-        (",;", [], 0.0),
-    ],
-)
-def test_issue_set(answer: str, target: Any, value: float) -> None:
-    assert judge("agent.issue_set", f"<answer>{answer}</answer>", target) == pytest.approx(value)
-
-
-def test_naming_all_issues_does_not_pay() -> None:
-    labels = [f"issue {i}" for i in range(20)]
-    found = score("agent.issue_set", f"<answer>{', '.join(labels)}</answer>", ["issue 3"], {"labels": labels})
-    assert found.value == pytest.approx(2 / 21)
-    unknown = score("agent.issue_set", "<answer>issue 3, dust</answer>", ["issue 3"], {"labels": labels})
-    assert (unknown.value, unknown.flags) == (pytest.approx(2 / 3), ("unknown_label",))
-    assert judge("agent.issue_set", "", []) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("name", "target", "meta"),
-    [
-        ("agent.step_kind", None, {}),
-        ("agent.step_kind", "dance", {}),
-        ("agent.step_kind", [], {}),
-        ("agent.step_kind", [["answer"]], {}),
-        ("agent.issue_set", None, {}),
-        ("agent.issue_set", "blur", {}),
-        ("agent.issue_set", [3], {}),
-        ("agent.issue_set", [[]], {}),
-        ("agent.issue_set", ["none"], {}),
-        ("agent.issue_set", ["blur", "Blur."], {}),
-        ("agent.issue_set", ["blur"], {"labels": "blur"}),
-    ],
-)
-def test_bad_agent_targets(name: str, target: Any, meta: dict[str, Any]) -> None:
-    with pytest.raises(TargetError, match=name):
-        check_target(name, target, meta)

@@ -233,7 +233,8 @@ def test_a_broken_embedder_is_an_error(answer: Any) -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(ValueError, match="needs an embedder"):
+    said = r"needs the option embedder \(in a recipe under kwargs, on the command line in --options\)"
+    with pytest.raises(ValueError, match=said):
         score("video.semantic", "", None)
     with pytest.raises(ValueError, match="is a int, not a callable"):
         Semantic(3)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_length_and_sizes_from_the_header_equal_the_rendered_ones(stage: Any) ->
 
 def test_tokens_depend_on_seed_step_and_row_only(stage: Any) -> None:
     run = stage()
-    rendered, _ = training.propose(run)
+    _, rendered, _ = training.propose(run)
 
     def tokens(pairs: Any, key: tuple[object, ...]) -> dict[str, list[tuple[int, ...]]]:
         groups = run.worker.rollout(pairs, run.config, key).groups
@@ -88,12 +88,12 @@ def test_tokens_depend_on_seed_step_and_row_only(stage: Any) -> None:
 
 def test_groups_survive_the_disk_bit_by_bit(stage: Any) -> None:
     run = stage()
-    scored = training.collect(run, training.propose(run)[0])
+    scored = training.collect(run, training.propose(run)[1])
     groups = run.objective.assign(scored.groups).kept
     path = rollout_file(run.folder.path, "grpo", 7)
-    write_groups(path, groups, stage="grpo", step=7, reward_errors=2)
+    write_groups(path, groups, stage="grpo", step=7, judges=[{"errors": 2}])
     records = list(read_records(path))
-    assert [r["reward_errors"] for r in records] == [2] * len(groups)
+    assert [r.get("judges") for r in records] == [[{"errors": 2}], *[None] * (len(groups) - 1)]
     assert [p.name for p in path.parent.iterdir()] == ["grpo-000007.jsonl"]
     for record, group in zip(records, groups, strict=True):
         again = group_from_record(record, group.sample, group.prompt)
@@ -105,7 +105,7 @@ def test_groups_survive_the_disk_bit_by_bit(stage: Any) -> None:
 
 def test_images_given_as_bytes_are_kept_for_the_report(stage: Any, tmp_path: Path) -> None:
     run = stage()
-    scored = training.collect(run, training.propose(run)[0])
+    scored = training.collect(run, training.propose(run)[1])
     group = scored.groups[0]
     encoded = Path(group.sample.media[0].path or "").read_bytes()
     group = replace(group, sample=replace(group.sample, media=(MediaRef(data=encoded),)))

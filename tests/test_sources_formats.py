@@ -125,7 +125,7 @@ def test_a_task_of_the_source_goes_before_that_of_the_block(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("easyr2", r"data\.train\.format: unknown format 'easyr2'; did you mean 'easyr1'\?; known: auto, native, coco"),
+        ("easyr2", r"data\.train\.format: unknown format 'easyr2'; did you mean 'easyr1'\?; `auto` tells.*`native`"),
         ("vlmeval", r"did you mean 'vlmevalkit'"),
         ("swift", r"did you mean 'ms-swift'"),
     ],

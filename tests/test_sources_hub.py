@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from videos import write_video
 
 from vlrft.config import DataConfig, SourceConfig
 from vlrft.data.detect import detect_format
@@ -131,3 +132,31 @@ def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
 def test_a_path_that_is_missing_names_the_hub_spelling(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file or folder .*; a dataset of the hub is given as hf://org/name"):
         detect_format(tmp_path / "org" / "name")
+
+
+@needs_datasets
+@pytest.mark.parametrize("shape", ["one", "list", "struct"])
+def test_videos_of_a_saved_dataset_stay_encoded(tmp_path: Path, shape: str) -> None:
+    """Also as the trainer reads them: with their name beside the bytes."""
+    pytest.importorskip("av", reason="PyAV is not installed (it comes with the extra `video`)")
+    if not hasattr(datasets, "Video"):
+        pytest.skip("this version of datasets has no videos")
+    path = write_video(tmp_path / "v.mp4", 8)
+    held = {"bytes": path.read_bytes(), "path": "v.mp4"}
+    feature = datasets.Video()
+    column, value = {
+        "one": (feature, held),
+        "list": (datasets.List(feature), [held]),
+        "struct": ({"a": feature, "b": datasets.List({"c": datasets.Image()})}, {"a": held, "b": []}),
+    }[shape]
+    features = datasets.Features(
+        {"problem": datasets.Value("string"), "solution": datasets.Value("string"), "videos": column}
+    )
+    made = datasets.Dataset.from_dict({"problem": ["q"], "solution": ["x"], "videos": [value]}, features=features)
+    made.save_to_disk(str(tmp_path / "saved"))
+    (row,) = (row.columns for row in RowStream(tmp_path / "saved"))
+    assert row["videos"] == value  # type: ignore[index]
+    if shape != "struct":
+        data = DataConfig(root=str(tmp_path), task="open_qa")
+        (sample,) = load_samples(data, SourceConfig(path="saved", format="r1v"), role="train").samples
+        assert (sample.media[0].data, sample.meta["duration"]) == (held["bytes"], pytest.approx(0.8))

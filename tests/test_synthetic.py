@@ -22,7 +22,7 @@ def made(name: str, folder: Path, role: Role = "train", **options: Any) -> tuple
     if name in NEEDS and not (name == "events" and options.get("container") == "frames"):
         pytest.importorskip(NEEDS[name])
     task = build_generator(name)
-    where = write_scenes(task, parse_options(task, {"n": 8, **options}, role), folder)
+    where = write_scenes(task, parse_options(task.options, {"n": 8, **options}, role), folder)
     return where, [json.loads(line) for line in (where / "rows.jsonl").read_text().splitlines()]
 
 
@@ -44,7 +44,7 @@ def test_held_out_scenes_are_never_trained_on(name: str, tmp_path: Path) -> None
     sides: dict[Role, set[str]] = {}
     roles: tuple[Role, ...] = ("train", "eval")
     for role in roles:
-        options = parse_options(task, {"n": 1}, role)
+        options = parse_options(task.options, {"n": 1}, role)
         # Both sides with one seed: what is planned may be equal, what is taken may not.
         plans = {task.plan(np.random.default_rng(k), options).content for k in range(200)}
         sides[role] = {content for content in plans if is_held_out(content) == (role == "eval")}
@@ -165,7 +165,7 @@ def test_a_chart_is_drawn_by_its_program(tmp_path: Path) -> None:
 )
 def test_bad_options_are_named(name: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        parse_options(build_generator(name), options, "train")
+        parse_options(build_generator(name).options, options, "train")
 
 
 def test_too_little_variety_is_an_error(tmp_path: Path) -> None:
@@ -176,3 +176,19 @@ def test_too_little_variety_is_an_error(tmp_path: Path) -> None:
 def test_shapes_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not fit"):
         made("counting", tmp_path, min_count=30, max_count=30, edge=40)
+
+
+def test_the_question_says_in_what_the_odd_image_differs(tmp_path: Path) -> None:
+    _, colors = made("odd_one_out", tmp_path, n=10, kinds=["square"])
+    assert {row["prompt"] for row in colors} == {"Which image shows a shape of another color than the others?"}
+    _, rows = made("odd_one_out", tmp_path, n=80, seed=3)
+    assert {row["prompt"].removeprefix("Which image shows ").removesuffix(" than the others?") for row in rows} == {
+        "another shape", "a shape of another color", "a shape of another kind and color",
+    }  # fmt: skip
+
+
+def test_twenty_elements_fit_a_large_screen(tmp_path: Path) -> None:
+    """Of the words of one kind there are six: when they are used up the others go on."""
+    for seed in range(8):
+        _, rows = made("screens", tmp_path, n=6, elements=20, size=[2000, 1500], seed=seed)
+        assert len(rows) == 6

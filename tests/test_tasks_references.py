@@ -230,7 +230,7 @@ def test_generated_rows_are_rows_of_their_task(name: str, tmp_path: Path) -> Non
     if name == "charts":
         pytest.importorskip("matplotlib")
     generator = build_generator(name)
-    scenes = write_scenes(generator, parse_options(generator, {"n": 2}, "train"), tmp_path)
+    scenes = write_scenes(generator, parse_options(generator.options, {"n": 2}, "train"), tmp_path)
     for where, row in read_native(scenes / "rows.jsonl", split=None, images=scenes, quarantine=Quarantine()):
         task = build_task(row["task"])
         sample = task.to_sample(row, where=where)

@@ -165,12 +165,35 @@ def test_kl_is_zero_at_the_start_and_grows(stage: Any, precision: str) -> None:
 def test_groups_without_spread_are_dropped_unless_kl_acts(stage: Any) -> None:
     flat = {"funcs": [{"func": "box.iou"}]}
     dropped = training.grpo_step(stage(rewards=flat))
-    assert dropped["groups/zero_spread"] == 4
+    assert (dropped["groups/zero_spread"], dropped["groups/zero_spread_share"]) == (4, 1.0)
     assert dropped["optimizer_steps"] == 0
-    assert "loss" not in dropped
     kept = training.grpo_step(stage(rewards=flat, objective={"beta": 0.1}))
-    assert kept["groups/zero_spread"] == 0
+    assert kept["groups/zero_spread_share"] == 1.0, "they have no spread; the KL term acts on them all the same"
     assert kept["optimizer_steps"] == 1
+
+
+def test_a_step_without_spread_leaves_no_gap_in_the_curves(recipe: Any) -> None:
+    rows = train_rows(vlrft.train(recipe(rewards={"funcs": [{"func": "box.iou"}]}, train={"steps": 2})).path)
+    assert [(row["loss"], row["grad_norm"], row["groups/zero_spread_share"]) for row in rows] == [(0.0, 0.0, 1.0)] * 2
+    assert all(row["learning_rate"] > 0.0 for row in rows)
+
+
+def on_the_left(box: list[float]) -> bool:
+    return box[0] < 14
+
+
+def flat_on_the_left(completions: list[str], target: list[list[float]], **columns: Any) -> list[float]:
+    """Tells no completions apart where the box begins on the left."""
+    return [0.5 if on_the_left(box) else len(text) / 9 for text, box in zip(completions, target, strict=True)]
+
+
+def test_the_share_of_groups_without_spread(stage: Any) -> None:
+    run = stage(rewards={"funcs": [{"func": f"{HERE}flat_on_the_left"}]})
+    drawn = [on_the_left(sample.target) for sample in run.state.sampler.peek(0, 4)]
+    row = training.grpo_step(run)
+    assert row["groups/zero_spread_share"] == sum(drawn) / 4
+    assert 0.0 < row["groups/zero_spread_share"] < 1.0
+    assert row["optimizer_steps"] == 1
 
 
 def test_a_step_whose_every_token_is_masked_is_not_taken(stage: Any) -> None:
@@ -224,6 +247,7 @@ def test_a_non_finite_step_is_skipped_counted_and_dumped(stage: Any, monkeypatch
     assert (run.state.skipped_steps, run.state.skipped_in_row, run.state.policy_version) == (1, 1, 1)
     assert row["optimizer_steps"] == 0
     assert not any(value != value for value in row.values()), "no NaN gets into the metrics"
+    assert "loss" not in row, "it is not known, and not 0"
     (dump,) = (run.folder.path / "skipped_batches").iterdir()
     dumped = torch.load(dump, weights_only=True)
     assert how != "loss" or "loss nan" in dumped["why"]
@@ -259,7 +283,7 @@ HERE = f"{Path(__file__)}:"
 
 def test_completions_that_no_reward_applies_to_leave_the_group(stage: Any) -> None:
     run = stage(rewards={"funcs": [{"func": f"{HERE}picky"}]})
-    rendered, _ = training.propose(run)
+    _, rendered, _ = training.propose(run)
     scored = training.collect(run, rendered)
     kept = [r for group in scored.groups for r in group.rollouts]
     assert all(len(r.completion.text) % 2 == 0 for r in kept)
@@ -277,7 +301,7 @@ def test_nothing_scored_is_a_step_without_update(stage: Any) -> None:
 def test_weights_are_renormalised_over_the_rewards_that_apply(stage: Any) -> None:
     both = [{"func": "vlrft.testing:even_share", "weight": 0.25}, {"func": f"{HERE}never", "weight": 0.75}]
     run = stage(rewards={"funcs": both})
-    scored = training.collect(run, training.propose(run)[0])
+    scored = training.collect(run, training.propose(run)[1])
     assert scored.unscored == 0
     for rollout in (r for group in scored.groups for r in group.rollouts):
         assert rollout.reward == rollout.score.parts["vlrft.testing:even_share"]

@@ -256,12 +256,48 @@ def _samples(rows: list[Row], size: tuple[int, int], space: str) -> Any:
 
 
 def test_taken_ids(check: Check, rows: list[Row]) -> None:
-    rows[5]["id"] = "r2"
-    report = check(rows)
+    rows[5]["id"] = rows[7]["id"] = "r2"
+    rows[8]["boxes"]["box"] = [0, 0, 640, 30]
+    report = check(rows, data={"on_bad_sample": "skip"})
     found = finding(report, "id 'r2' is taken already")
-    assert "train.jsonl:6" in found.what
     assert "train.jsonl:3" in found.what
-    assert not report.scores
+    assert [Path(name).name for name in found.examples] == ["train.jsonl:6", "train.jsonl:8"]
+    assert finding(report, "lies outside", "warning").count == 1, "what else is wrong is told too"
+    assert report.scores
+    assert not report.ok, "no run starts, whatever the recipe says of bad rows"
+
+
+def test_a_source_without_any_usable_row_tells_every_kind(check: Check, rows: list[Row], tmp_path: Path) -> None:
+    for i, row in enumerate(rows):
+        spoil(row, ("two images", "other column", "unknown task")[i % 3], tmp_path)
+    report = check(rows)
+    assert "first of 12 skipped" in finding(report, "holds no usable sample").what
+    for text in ("has 2 images", "no `prompt`, but `problem`", "unknown task 'groundnig'; did you mean 'grounding'"):
+        [found] = [f for f in report.of("problem") if f.what.startswith(text)]
+        assert (found.count, len(found.examples)) == (4, 3)
+    assert [(s.samples, s.bad, s.rows) for s in report.splits] == [(0, 12, 12)]
+    assert "data.train: no sample of 12 rows; 0 images, 0 videos; 12 bad rows" in report.as_text()
+
+
+def test_one_missing_source_of_a_mixture_does_not_hide_the_rest(check: Check, rows: list[Row], tmp_path: Path) -> None:
+    native = {"format": "native", "images": "images"}
+    sources = [{**native, "path": "train.jsonl"}, {**native, "path": "nothing.jsonl"}]
+    rows[1]["prompt"] = " "
+    report = check(rows, data={"train": sources})
+    assert "nothing.jsonl" in finding(report, "no file or folder").what
+    assert finding(report, "`prompt` is empty").count == 1
+    assert report.splits[0].samples == 11
+
+
+def test_rows_left_out_as_published_are_no_problem(check: Check, rows: list[Row]) -> None:
+    for i in (2, 5):
+        rows[i] |= {"boxes": {"box": [5, 5, 5, 9]}, "meta": {"flags": [f"box {i} has no area"]}}
+    report = check(rows)
+    assert report.ok, report.as_text()
+    assert finding(report, "left out as published: box 2 has no area; no answer can be judged", "note").count == 2
+    assert (report.splits[0].published, report.splits[0].bad, report.splits[0].rows) == (2, 0, 12)
+    assert "data.train: 10 grounding of 12 rows; 10 images" in report.as_text()
+    assert report.as_json()["splits"][0]["rows"] == 12
 
 
 def test_a_missing_file_is_told_with_what_else_is_wrong(check: Check, rows: list[Row]) -> None:

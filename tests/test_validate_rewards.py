@@ -12,7 +12,7 @@ from PIL import Image
 from task_rows import CASES, IMAGE_SIZE, INPUT_SIZE, Case, sample_of
 from videos import write_video
 
-from vlrft.compose import compose
+from vlrft.compose import ConfigError, compose
 from vlrft.config import DataConfig, RewardSpec, TinyModelConfig
 from vlrft.data.tasks import build_task
 from vlrft.models import FAMILIES
@@ -22,6 +22,7 @@ from vlrft.types import Sample, TextPart
 from vlrft.validate import Report, scoring, validate
 from vlrft.validate.answers import adversarial, boxes_of
 from vlrft.validate.report import Finding
+from vlrft.validate.unread import with_other_problems
 
 Check = Callable[..., Report]
 MINE = """
@@ -53,8 +54,8 @@ def test_the_rewards_of_every_task_pass(case: Case, tmp_path: Path) -> None:
         scores, findings = scoring.judge_samples([sample], data, judge, meta_of, where="x")
         judge.close()
         assert scores is not None
-        assert [f for f in findings if "answer `whole`" not in f.what] == []
-        assert all(f.level == "warning" for f in findings)
+        assert [f for f in findings if "answer `whole`" not in f.what and "its `when` wants" not in f.what] == []
+        assert all(f.level == ("note" if "its `when` wants" in f.what else "warning") for f in findings)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,140 @@ def test_a_key_of_when_that_no_sample_has(check: Check) -> None:
     specs = [{"func": "text.wer"}, {"func": "text.rouge", "when": {"kind": "long"}}]
     report = check([asked(i) for i in range(3)], rewards={"funcs": specs})
     assert "when names 'kind'" in finding(report, "when names").what
+
+
+def test_a_value_of_when_that_no_sample_has(check: Check) -> None:
+    rows = [asked(i, meta={"kind": "short"}) for i in range(6)]
+    for when, said in (
+        ({"task": "open_qaa"}, "wants task to be 'open_qaa'; did you mean 'open_qa'?; samples have: 'open_qa'"),
+        ({"task": "grounding"}, "applies to none of 6 samples: its `when` wants task to be 'grounding'; samples have"),
+        ({"kind": ["long", "tall"]}, "wants kind to be 'long' or 'tall'; samples have: 'short'"),
+    ):
+        specs = [{"func": "text.wer"}, {"func": "text.rouge", "when": when}]
+        report = check(rows, rewards={"funcs": specs})
+        assert said in finding(report, "applies to none").what
+        assert not report.ok
+
+
+def test_rewards_for_other_kinds_of_rows_may_wait(check: Check) -> None:
+    """Of several rewards by one key those that apply to nothing are a note, unless their value is a slip."""
+    rows = [asked(i, meta={"kind": "short"}) for i in range(6)]
+
+    def judged(other: str) -> Report:
+        specs = [{"func": "text.wer", "when": {"kind": "short"}}, {"func": "text.rouge", "when": {"kind": other}}]
+        return check(rows, rewards={"funcs": specs})
+
+    assert judged("long").ok
+    assert "samples have: 'short'" in finding(judged("long"), "applies to none", "note").what
+    assert "did you mean 'short'?" in finding(judged("shortt"), "applies to none").what
+
+
+def test_a_wrong_target_raises_no_false_alarm_about_others(check: Check, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [asked(i) for i in range(3)]
+    with caplog.at_level("WARNING", logger="vlrft"):
+        report = check(rows, rewards={"funcs": [{"func": "num.exact"}, {"func": "text.wer"}]})
+    assert "num.exact" in finding(report, "num.exact").what
+    assert "applies to none" not in caplog.text + report.as_text()
+
+
+def test_every_mistake_of_a_list_is_shown_whole(check: Check) -> None:
+    """One finding for each, not cut off."""
+    specs = [{"func": "text.werr"}, {"func": "text.rouge", "weight": -1}, {"func": "yesno", "gate": "text.wer > 0"}]
+    report = check([asked(0)], rewards={"funcs": [*specs, {"func": "num.exact", "kwargs": {"abs_tol": "x" * 60}}]})
+    found = [f.what for f in report.of("problem") if f.where == "rewards.funcs"]
+    assert [what.partition(":")[0] for what in found] == [
+        "rewards.funcs[0]", "rewards.funcs[1]", "rewards.funcs[3]", "the condition of 'yesno' names 'text.wer', which "
+        "is no reward of the list; did you mean 'text.werr'?; the list has",
+    ]  # fmt: skip
+    assert all(what in report.as_text() for what in found)
+    assert "'path/to/file.py:attr'" in report.as_text(), "the end of the longest"
+    long = Finding(level="problem", where="x", what="first\n" + "second " * 100)
+    assert "  " + "second " * 99 + "second" in Report(recipe="r", findings=[long]).as_text()
+
+
+def test_an_unknown_key_hides_no_other_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "model: {tiny: {}}\ndata: {task: grounding, outputmode: think}\neval: {metrics: [box.iuo]}\n"
+        "rewards:\n  funcs: [{func: box.ac}, {func: box.iou, weight: x, optoin: 1}, {func: yesno, weight: -1}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        compose(str(path))
+    said = str(with_other_problems(str(path), caught.value))
+    assert said.startswith("6 problems in the config:")
+    for text in (
+        "unknown key data.outputmode", "rewards.funcs[1].weight: should be", "unknown key rewards.funcs[1].optoin",
+        "rewards.funcs[0]: unknown reward 'box.ac'", "rewards.funcs[2]: reward 'yesno' has weight -1",
+        "eval.metrics[0]: unknown reward 'box.iuo'",
+    ):  # fmt: skip
+        assert said.count(text) == 1, text
+    alone = ConfigError("unknown key x; did you mean y?")
+    path.write_text("model: {tiny: {}}\n")
+    assert with_other_problems(str(path), alone) is alone
+
+
+FAILS = """
+import time
+
+def always(parsed, target, meta):
+    raise KeyError("always")
+
+def blank(parsed, target, meta):
+    return float(len(parsed.answer) > 3)
+
+def sleeps(parsed, target, meta):
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["always", "blank", "sleeps"])
+def test_a_reward_that_raises_is_soon_left_out(
+    check: Check, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    (tmp_path / "fails.py").write_text(FAILS)
+    mine: dict[str, Any] = {"func": f"{tmp_path}/fails.py:{name}", "name": name, "weight": 0.1}
+    if name == "sleeps":
+        mine["timeout_s"] = 0.2
+    with caplog.at_level("WARNING", logger="vlrft"):
+        report = check([asked(i) for i in range(8)], rewards={"funcs": [{"func": "text.wer"}, mine]})
+    told = [record for record in caplog.records if f"reward {name} raised" in record.getMessage()]
+    assert len(told) == 1
+    problem = finding(report, f"reward '{name}' raised on sample")
+    assert (problem.count, problem.examples) == (3, ("q0", "q1", "q2"))
+    assert f"left out from there on: {name}" in finding(report, "left out from there on", "note").what
+    [scores] = report.scores
+    reference = next(line for line in scores.lines if line.answer == "reference")
+    assert reference.parts["text.wer"] == 1.0, "the others go on"
+    assert reference.count >= 5
+
+
+def test_what_tricks_get_of_the_whole(check: Check, tmp_path: Path) -> None:
+    """Parts that are low, or are meant to be paid for form alone, may together be much."""
+    rows = [asked(i) for i in range(4)]
+
+    def judged(weight: float, **block: Any) -> Report:
+        form = {"func": "format.think_answer", "weight": weight}
+        return check(rows, rewards={"funcs": [{"func": "text.wer", "weight": 1.0}, form], **block})
+
+    report = judged(1.0)
+    found = finding(report, "answer `gibberish` is worth", "warning")
+    assert (
+        "is worth 0.500 in all, 50% of the reference answer's 1.000 (its parts: format.think_answer 1.000)"
+        in found.what
+    )
+    assert report.ok, "that form is paid is no mistake as such"
+    assert "50% of the reference answer's 2.000" in finding(
+        judged(1.0, combine="sum"), "answer `gibberish` is worth", "warning"
+    ).what  # fmt: skip
+    assert not [f for f in judged(0.1).findings if "is worth" in f.what]
+
+
+def test_the_whole_picture_is_paid_by_giou(check: Check, tmp_path: Path) -> None:
+    rows = [asked(i, task="grounding", answer=None, boxes={"box": [0, 0, 40, 28 + i]}) for i in range(4)]
+    report = check(rows, rewards={"funcs": [{"func": "box.giou"}]})
+    assert "56% of the reference answer's" in finding(report, "answer `whole` is worth 0.56", "warning").what
+    small = check(rows, rewards={"funcs": [{"func": "box.iou"}]})
+    assert not [f for f in small.findings if "`whole` is worth" in f.what]
 
 
 def test_slow_rewards_judge_fewer(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

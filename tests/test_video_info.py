@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from videos import CLIPS, SIZE, shared_clip, write_video
 
 from vlrft.data.images import MediaError
 from vlrft.data.problems import DataError
-from vlrft.data.video import probe
+from vlrft.data.video import close_pools, probe
 from vlrft.data.video.index import FrameIndex, read_index
 from vlrft.data.video.source import _video_stream, opened
 from vlrft.types import MediaRef
@@ -212,6 +211,9 @@ def test_an_empty_folder_has_no_frames(tmp_path: Path) -> None:
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "v.mp4", 4)
-    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "av.py").write_text("raise ImportError('not installed')\n")
+    close_pools()
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DataError, match=r"pip install 'vlrft\[video\]'"):
         probe(video(path))
+    close_pools()

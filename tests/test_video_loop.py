@@ -299,7 +299,7 @@ def test_a_batch_without_media_among_batches_with(stage: Any, media: dict[str, M
     run = stage(model={"tiny": tiny(name).model_dump()}, data={"video": {"num_frames": 4}},
                 train={"prompts_per_step": 5, "micro_batch_tokens": 1})  # fmt: skip
     use(run, list(mixed(media)))
-    rendered, _ = training.propose(run)
+    _, rendered, _ = training.propose(run)
     groups = run.objective.assign(training.collect(run, rendered).groups).kept
     batches = training.pack_step(run, training.Minibatch(groups=tuple(groups)))
     for batch in batches:

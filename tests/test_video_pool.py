@@ -22,8 +22,7 @@ from vlrft.config import VideoConfig
 from vlrft.data.images import MediaError
 from vlrft.data.media import check_media
 from vlrft.data.problems import DataError
-from vlrft.data.quarantine import QuarantineFile
-from vlrft.data.video import ClipRequest, DecodingPool, close_pools, media_shape, read_clip, shared_pool, submit_clip
+from vlrft.data.video import ClipRequest, DecodingPool, close_pools, media_shape, shared_pool, submit_clip
 from vlrft.data.video.process import DecodingProcess, decoding_threads
 from vlrft.types import Clip, MediaPart, MediaRef, Sample
 
@@ -81,7 +80,7 @@ def test_bad_videos_cost_themselves(films: Path, workers: int) -> None:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_the_corrupted_clip_is_quarantined_and_the_rest_goes_on(decoder: str, tmp_path: Path) -> None:
+def test_the_corrupted_clip_is_left_out_and_the_rest_goes_on(decoder: str) -> None:
     need_decoder(decoder)
     paths = [shared_clip(name) for name in ("clip.mp4", "corrupted.mp4", "flipping_a_pancake.mkv")]
     samples = [
@@ -91,22 +90,20 @@ def test_the_corrupted_clip_is_quarantined_and_the_rest_goes_on(decoder: str, tm
         for path in paths
     ]
     config = VideoConfig(decoder=decoder, timeout_s=20.0)
-    quarantine = QuarantineFile(tmp_path / "quarantine.jsonl")
     began = time.monotonic()
-    (skipped,) = check_media(samples, decode=True, video=config, quarantine=quarantine)
+    (skipped,) = check_media(samples, decode=True, video=config)
     # Starting the process, which loads torch for TorchCodec, is not part of the limit.
     assert time.monotonic() - began < config.timeout_s + 60
     assert skipped.where == "sample corrupted"
-    (entry,) = quarantine.entries()
-    assert (entry.media, entry.sample, entry.decoder) == (str(paths[1]), "corrupted", decoder)
-    assert "is damaged" in entry.reason
+    assert (skipped.medium, skipped.decoder) == (str(paths[1]), decoder)
+    assert "is damaged" in skipped.reason
 
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_real_clips_through_the_pool(name: str) -> None:
     ref, config = MediaRef(kind="video", path=str(shared_clip(name))), VideoConfig()
     shape = media_shape(ref, config)
-    clip = read_clip(ref, shape.timestamps, (56, 84), config)
+    clip = submit_clip(ref, shape.timestamps, (56, 84), config).result()
     assert clip.frames.shape == (shape.num_frames, 84, 56, 3)
     assert clip.frames.dtype == np.uint8
     assert clip.stored_size == shape.size
@@ -115,7 +112,9 @@ def test_real_clips_through_the_pool(name: str) -> None:
 
 def test_frames_are_shared_and_not_copied(films: Path) -> None:
     """They outlive pool and process, may be written to (torch asks for that), and are given back when nobody looks."""
-    clip = read_clip(MediaRef(kind="video", path=str(films / "good.mp4")), (0.0, 0.5), (1024, 1024), VideoConfig())
+    clip = submit_clip(
+        MediaRef(kind="video", path=str(films / "good.mp4")), (0.0, 0.5), (1024, 1024), VideoConfig()
+    ).result()
     close_pools()
     base = clip.frames
     while getattr(base, "base", None) is not None:
@@ -169,7 +168,9 @@ def test_the_memory_limit_counts_from_where_the_worker_starts(films: Path, limit
 def test_a_decoder_that_cannot_be_loaded_is_no_fault_of_a_video(films: Path, decoder: str, says: str) -> None:
     for _ in range(2):
         with pytest.raises(DataError, match=says) as caught:
-            read_clip(MediaRef(kind="video", path=str(films / "good.mp4")), (0.0,), SIZE, VideoConfig(decoder=decoder))
+            submit_clip(
+                MediaRef(kind="video", path=str(films / "good.mp4")), (0.0,), SIZE, VideoConfig(decoder=decoder)
+            ).result()
         assert not isinstance(caught.value, MediaError)
 
 
@@ -237,11 +238,11 @@ def test_a_fork_makes_its_own_pool_and_leaves_its_parents(films: Path) -> None:
     code = f"""
 import os
 from vlrft.config import VideoConfig
-from vlrft.data.video import read_clip
+from vlrft.data.video import submit_clip
 from vlrft.types import MediaRef
 config = VideoConfig(decoder={MINE.replace(":wild", ":who")!r})
 def who():
-    clip = read_clip(MediaRef(kind="video", path={str(films / "good.mp4")!r}), (0.0,), (8, 1), config)
+    clip = submit_clip(MediaRef(kind="video", path={str(films / "good.mp4")!r}), (0.0,), (8, 1), config).result()
     return int.from_bytes(clip.frames[0, 0, :7, 0].tobytes(), "little")
 before = who()
 child = os.fork()

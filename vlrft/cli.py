@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from vlrft.cli_rewards import reward, rewards_app
 USER_ERRORS = frozenset(
     {
         "vlrft.data.problems.DataError",
+        "vlrft.engines.canary.StaleWeightsError",
         "vlrft.log.UserError",
         "vlrft.models.base.PromptError",
         "vlrft.registry.LoadError",
@@ -45,6 +48,16 @@ app.command()(reward)
 Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.steps=200.")]
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C: one line that says how to go on, and the exit code of a process that the signal ended."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        typer.echo(str(stop) or "interrupted before the run began", err=True)
+        raise typer.Exit(130) from None
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"vlrft {__version__}")
@@ -69,8 +82,14 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run; give no recipe then.")
     ] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine that train together, one per GPU.")] = 1,
 ) -> None:
     """Train as a recipe says."""
+    if nproc > 1:
+        from vlrft.launch import run_ranks
+
+        again = ["--resume", str(resume)] if resume is not None else []
+        raise typer.Exit(run_ranks(["train", *([recipe] if recipe else []), *(changes or []), *again], nproc))
     import vlrft
     from vlrft.log import configure_logging
 
@@ -79,7 +98,8 @@ def train(
         overrides.insert(0, recipe)
         recipe = None
     configure_logging()
-    run = vlrft.train(recipe, *overrides, resume=resume)
+    with _interruptible():
+        run = vlrft.train(recipe, *overrides, resume=resume)
     for key, value in run.summary.items():
         if "/eval/" in key and isinstance(value, float):
             typer.echo(f"{key.replace('/eval/', ': '):40} {value:.3f}")
@@ -106,12 +126,17 @@ def validate(
     """Check rows, media, coordinates and rewards of a recipe before it costs anything. Exit code 1: problems."""
     import json
 
-    from vlrft.compose import compose
+    from vlrft.compose import ConfigError, compose
     from vlrft.log import configure_logging
     from vlrft.validate import validate as check
+    from vlrft.validate.unread import with_other_problems
 
     configure_logging()
-    report = check(compose(recipe, list(changes or [])), rows=rows, decode=decode, render=render)
+    try:
+        composed = compose(recipe, list(changes or []))
+    except ConfigError as error:
+        raise with_other_problems(recipe, error) from error
+    report = check(composed, rows=rows, decode=decode, render=render)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(report.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -129,7 +154,8 @@ def demo(
     from vlrft.log import configure_logging
 
     configure_logging()
-    demo_module.run(out, list(changes or []))
+    with _interruptible():
+        demo_module.run(out, list(changes or []))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +69,10 @@ def data_convert(
     told = f", told by {report.sign}" if report.sign else ""
     typer.echo(f"{source}: {report.form}{told}")
     typer.echo(f"read {report.written + left}, written {report.written}, left out {left}: {out}")
-    for count, first in grouped(report.left_out)[:_SHOWN]:
-        typer.echo(f"  {count:>6} x {_short(first.reason)}  (first: {first.where})")
-    kinds = len(grouped(report.left_out))
-    if kinds > _SHOWN:
-        typer.echo(f"  and {kinds - _SHOWN} more kinds of reasons")
+    _print_kinds(grouped(report.left_out))
+    if report.flagged:
+        typer.echo(f"of those written, kept as published and flagged in meta.flags: {len(report.flagged)}")
+        _print_kinds(grouped(report.flagged))
     if report.listing is not None:
         typer.echo(f"all that was left out, with reasons: {report.listing}")
     if report.aside:
@@ -118,6 +117,13 @@ def data_head(
                 _print_row(to_native(name, raw.columns, where=raw.where), indent="    ")
             except SampleError as error:
                 typer.echo(f"    cannot be read: {error.reason}")
+
+
+def _print_kinds(kinds: Sequence[tuple[int, Any]]) -> None:
+    for count, first in kinds[:_SHOWN]:
+        typer.echo(f"  {count:>6} x {_short(first.reason)}  (first: {first.where})")
+    if len(kinds) > _SHOWN:
+        typer.echo(f"  and {len(kinds) - _SHOWN} more kinds of reasons")
 
 
 def _print_row(row: Mapping[str, Any], indent: str = "  ") -> None:

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from vlrft.rewards.call import Scorer
-    from vlrft.types import Score
+    from vlrft.rewards.rows import RowJudge
 
 rewards_app = typer.Typer(help="List, explain and document the built-in rewards.", no_args_is_help=True)
-
-FIELDS = ("completion", "target", "meta", "id")
-"""Of a line of --jsonl; every other field is read as a key of meta."""
-_USUAL_NAMES = {
-    "completion": ("completions", "response", "prediction", "output", "text", "generated_text", "solution_str"),
-    "target": ("targets", "answer", "solution", "ground_truth", "gt", "label", "reference"),
-}
-"""What other tools call the fields, for messages."""
-_LIBRARIES = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 
 @rewards_app.command("ls")
@@ -87,9 +75,9 @@ def rewards_docs(
 
 def reward(
     name: Annotated[
-        str,
+        str | None,
         typer.Argument(help="Reward name ('vlrft rewards ls'), package.module:function or path/to/file.py:function."),
-    ],
+    ] = None,
     completion: Annotated[str | None, typer.Option(help="The model's text, with its tags.")] = None,
     target: Annotated[str | None, typer.Option(metavar="JSON", help="What the reward judges against.")] = None,
     meta: Annotated[str | None, typer.Option(metavar="JSON", help='An object, e.g. \'{"labels": ["cat"]}\'.')] = None,
@@ -98,56 +86,104 @@ def reward(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Lines with completion, target, meta and id, other fields being keys of meta; '-' reads stdin. It "
-            "stops at the first line that cannot be scored.",
+            help="Lines with completion, target, meta and id, other fields being keys of meta; '-' reads stdin. Exit "
+            "code 1: some lines could not be scored; they have an error in place of a value.",
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Judge by all rewards of this recipe instead, as its run combines them."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Of --recipe: the stage, where their rewards differ.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error as well.")] = False,
 ) -> None:
     """Score completions: one line of JSON with value, parts and flags for each."""
     from vlrft.log import UserError
 
+    what = f"recipe {recipe}" if recipe is not None else f"reward {name!r}"
+    if (name is None) == (recipe is None):
+        raise UserError("give the name of one reward ('vlrft rewards ls' lists them), or --recipe RECIPE")
+    if recipe is not None and options is not None:
+        raise UserError("--options are those of one reward; in a recipe each has its kwargs")
     with _tracebacks(debug):
-        call = _scorer(name, _object(name, "--options", options))
-        known = _object(name, "--meta", meta)
-        if jsonl is not None:
-            if completion is not None or target is not None:
-                raise UserError("give --jsonl FILE, or --completion and --target, not both")
-            _score_file(name, call, jsonl, known)
-            return
-        if completion is None:
-            raise UserError(f"reward {name!r}: give --completion TEXT and --target JSON, or --jsonl FILE")
-        wanted = None if target is None else _json(name, "--target", target)
-        place = _Place(name, f"reward {name!r}", "--target", "--meta", has_target=target is not None)
-        typer.echo(_line(_score(call, place, completion, wanted, known)))
+        known = _object(what, "--meta", meta)
+        if jsonl is not None and (completion is not None or target is not None):
+            raise UserError("give --jsonl FILE, or --completion and --target, not both")
+        if jsonl is None and completion is None:
+            raise UserError(f"{what}: give --completion TEXT and --target JSON, or --jsonl FILE")
+        wanted = None if target is None else _json(what, "--target", target)
+        if recipe is not None:
+            _by_recipe(recipe, stage, completion, wanted, jsonl, known, debug=debug)
+        elif name is not None:
+            call = _scorer(name, _object(what, "--options", options))
+            _by_name(name, call, completion, wanted, jsonl, known, has_target=target is not None, debug=debug)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a completion comes from, for messages."""
+def _by_name(
+    name: str,
+    call: Scorer,
+    completion: str | None,
+    target: Any,
+    jsonl: Path | None,
+    meta: Mapping[str, Any],
+    *,
+    has_target: bool,
+    debug: bool,
+) -> None:
+    from vlrft.cli_lines import Place, as_json, score_lines, scored
 
-    reward: str
-    where: str
-    target: str
-    meta: str
-    row: Mapping[str, Any] | None = None
-    """The line of a file; None for what stands on the command line."""
-    has_target: bool = True
+    if jsonl is not None:
+        score_lines(name, call, jsonl, meta, debug=debug)
+    elif completion is not None:
+        place = Place(name, f"reward {name!r}", "--target", "--meta", has_target=has_target)
+        typer.echo(json.dumps(as_json(scored(call, place, completion, target, meta)), ensure_ascii=False))
 
-    def blamed(self, message: str, meta: Mapping[str, Any]) -> str:
-        """Which of target and meta an error is about, going by the keys and texts of meta that it names."""
-        from vlrft.rewards.keys import documented
 
-        if any(isinstance(value, str) and repr(value) in message for value in meta.values()):
-            return self.meta
-        words = set(re.findall(r"\w+", message))
-        of_meta = bool(words & {"meta", *documented(self.reward)})
-        if of_meta and "target" not in words:
-            return self.meta
-        if not self.has_target:
-            present = f" ({_present(self.row, 'target')})" if self.row is not None else ""
-            return f"{self.target} is missing{present}"
-        return f"{self.target} or {self.meta}" if of_meta else self.target
+def _by_recipe(
+    recipe: str,
+    stage: str | None,
+    completion: str | None,
+    target: Any,
+    jsonl: Path | None,
+    meta: Mapping[str, Any],
+    *,
+    debug: bool,
+) -> None:
+    from vlrft.cli_lines import as_json, judged, score_lines_by_recipe
+    from vlrft.rewards.grouping import Row
+
+    judge, known = _recipe_judge(recipe, stage)
+    known = {**known, **meta}
+    if jsonl is not None:
+        score_lines_by_recipe(recipe, judge, jsonl, known, debug=debug)
+    elif completion is not None:
+        row = Row(text=completion, target=target, meta=known, where="--completion")
+        typer.echo(json.dumps(as_json(judged(judge, [row], f"recipe {recipe}")[0]), ensure_ascii=False))
+
+
+def _recipe_judge(recipe: str, stage: str | None) -> tuple[RowJudge, dict[str, Any]]:
+    """The judge of a recipe's rewards for rows from elsewhere, and what its run tells the rewards of every sample."""
+    from vlrft.compose import compose, stage_configs
+    from vlrft.log import UserError
+    from vlrft.rewards.rows import RowJudge
+    from vlrft.rewards.settings import settings_of
+
+    stages = [s for s in stage_configs(compose(recipe).config) if s.kind == "grpo" and stage in (None, s.name)]
+    if not stages:
+        raise UserError(f"recipe {recipe}: no stage with rewards{f' is called {stage!r}' if stage else ''}")
+    judging = {json.dumps([s.config.rewards.model_dump(), s.config.data.output_mode]) for s in stages}
+    if len(judging) > 1:
+        names = ", ".join(s.name for s in stages)
+        raise UserError(f"recipe {recipe}: its stages have different rewards; choose one by --stage: {names}")
+    config = stages[0].config
+    with _one_line():
+        settings = settings_of(
+            config.rewards, {}, meta=None, target="target", json_target=False, name=recipe, correct=None, combine=None,
+            lenient=None, num_generations=None, max_errors=0,
+        )  # fmt: skip
+        judge = RowJudge(settings)
+    known = {"output_mode": config.data.output_mode, "max_tokens": config.engine.max_completion_length}
+    return judge, {**known, "task": config.data.task} if isinstance(config.data.task, str) else known
 
 
 @contextlib.contextmanager
@@ -163,161 +199,41 @@ def _tracebacks(wanted: bool) -> Iterator[None]:
         raise
 
 
-def _scorer(name: str, options: Mapping[str, Any]) -> Scorer:
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """What is wrong with rewards as an error of the user's; what their files print goes to standard error."""
     from vlrft.log import UserError
     from vlrft.registry import UnknownNameError
-    from vlrft.rewards.call import scorer
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is for scores
-            return scorer(name, options)
-    except UnknownNameError:
+            yield
+    except (UnknownNameError, UserError):
         raise
     except (ValueError, ImportError, AttributeError) as error:
         raise UserError(str(error)) from error
 
 
-def _score_file(name: str, call: Scorer, path: Path, meta: Mapping[str, Any]) -> None:
-    """Score every line. Raises UserError, naming line, id and field, at the first that cannot be scored.
+def _scorer(name: str, options: Mapping[str, Any]) -> Scorer:
+    from vlrft.rewards.call import scorer
 
-    The scores of the lines before it have been printed by then, each as soon as it was known.
-    """
-    from vlrft.log import UserError
-
-    scored = 0
-    for number, row in _rows(name, path):
-        where = _where(name, path, number, row.get("id"))
-        place = _Place(name, where, "field 'target'", "field 'meta'", row, has_target="target" in row)
-        completion = _completion(place, row)
-        own = row.get("meta")
-        if own is not None and not isinstance(own, dict):
-            raise UserError(f"{place.where}: field 'meta' must be an object, got {own!r:.80}")
-        columns = {key: value for key, value in row.items() if key not in FIELDS and key not in call.options}
-        result = _score(call, place, completion, row.get("target"), {**meta, **columns, **(own or {})})
-        typer.echo(_line(result))
-        scored += 1
-    if not scored:
-        raise UserError(f"--jsonl {path} has no lines; each one is an object with completion, target and meta")
+    with _one_line():
+        return scorer(name, options)
 
 
-def _where(name: str, path: Path, number: int, sample: Any = None) -> str:
-    return f"reward {name!r}, line {number} of {path}{f' (id {sample!r})' if sample is not None else ''}"
-
-
-def _rows(name: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and object of every line that is not blank. Raises UserError for one that is no object."""
-    from vlrft.log import UserError
-
-    with _opened(path) as lines:
-        for number, raw in enumerate(lines, 1):
-            where = _where(name, path, number)
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{where}: not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start}); give a file of "
-                    "JSON lines in UTF-8"
-                ) from error
-            if not line:
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{where}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{where}: expected an object with completion, target and meta, got {line!r:.80}")
-            yield number, row
-
-
-def _opened(path: Path) -> contextlib.AbstractContextManager[BinaryIO]:
-    from vlrft.log import UserError
-
-    try:
-        return contextlib.nullcontext(typer.get_binary_stream("stdin")) if str(path) == "-" else path.open("rb")
-    except OSError as error:
-        raise UserError(f"--jsonl {path}: {error.strerror}; give a file of JSON lines") from error
-
-
-def _completion(place: _Place, row: Mapping[str, Any]) -> str:
-    """The text under `completion`, or under its chat messages."""
-    from vlrft.log import UserError
-    from vlrft.rewards.messages import text_of
-
-    if "completion" not in row:
-        raise UserError(f"{place.where}: field 'completion' must be a text, got None: {_present(row, 'completion')}")
-    try:
-        return text_of(row["completion"])
-    except TypeError as error:
-        raise UserError(f"{place.where}: field 'completion' must be a text or chat messages: {error}") from error
-
-
-def _present(row: Mapping[str, Any], wanted: str) -> str:
-    """The fields that a line has, and which of them is perhaps the wanted one."""
-    usual = next((key for key in _USUAL_NAMES[wanted] if key in row), None)
-    hint = f"; rename {usual!r} to {wanted!r}?" if usual is not None else ""
-    return f"the line has {', '.join(map(repr, row)) or 'no field at all'}{hint}"
-
-
-def _score(call: Scorer, place: _Place, completion: str, target: Any, meta: Mapping[str, Any]) -> Score:
-    from vlrft.log import UserError
-    from vlrft.rewards.base import RewardError, TargetError
-    from vlrft.rewards.finding import is_builtin
-
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a reward of the user's own prints is no score
-            return call(completion, target, meta)
-    except TargetError as error:
-        raise UserError(f"{place.where}: {place.blamed(str(error), meta)}: {error}") from error
-    except RewardError as error:
-        raise UserError(f"{place.where}: {error}") from error
-    except (Exception, SystemExit) as error:
-        raised = _outside_of_us(error)
-        if raised and not is_builtin(place.reward):
-            said = f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else _kind_of(error)
-            raise UserError(f"{place.where}: {said} ({raised}); --debug shows the whole traceback") from error
-        # What a built-in reward says of its options, its extra or its sandbox; anything else is a bug of ours.
-        if isinstance(error, ValueError | ImportError) or type(error).__name__ == "SandboxUnavailable":
-            raise UserError(f"{place.where}: {error}") from error
-        raise
-
-
-def _kind_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _outside_of_us(error: BaseException) -> str | None:
-    """File, line and function of the innermost call outside of this package and of libraries, if there is one."""
-    here = Path(__file__).resolve().parent
-    known = [here, *(entry.resolve() for entry in here.iterdir() if entry.is_symlink()), *map(Path, _LIBRARIES)]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename).resolve()
-        if file.is_file() and not any(file.is_relative_to(folder) for folder in known):
-            return f"{file.name}, line {frame.lineno}, in {frame.name}"
-    return None
-
-
-def _line(result: Score) -> str:
-    said = {"value": result.value, "parts": dict(result.parts), "flags": list(result.flags)}
-    return json.dumps(said, ensure_ascii=False)
-
-
-def _json(name: str, option: str, text: str) -> Any:
+def _json(what: str, option: str, text: str) -> Any:
     from vlrft.log import UserError
 
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"reward {name!r}, {option}: not JSON: {error}; a text needs its quotes, as in '\"B\"'"
-        ) from error
+        raise UserError(f"{what}, {option}: not JSON: {error}; a text needs its quotes, as in '\"B\"'") from error
 
 
-def _object(name: str, option: str, text: str | None) -> dict[str, Any]:
+def _object(what: str, option: str, text: str | None) -> dict[str, Any]:
     from vlrft.log import UserError
 
-    value = {} if text is None else _json(name, option, text)
+    value = {} if text is None else _json(what, option, text)
     if not isinstance(value, dict):
-        raise UserError(f"reward {name!r}, {option}: expected a JSON object, got {text!r:.80}")
+        raise UserError(f"{what}, {option}: expected a JSON object, got {text!r:.80}")
     return value

@@ -108,6 +108,8 @@ class VideoConfig(Block):
     """Most memory that the decoding of one video may take."""
     workers: int = Field(1, ge=1)
     """Decoding processes."""
+    ahead_mb: int = Field(2048, gt=0)
+    """Most memory in MiB of clips that are decoded before their turn; that of one sample is exceeded, if it must be."""
     cache_dir: str | None = None
     """Keep decoded clips in this folder; None = do not."""
     cache_gb: float = Field(10.0, gt=0.0)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 import vlrft
 from vlrft.runfolder import read_metrics, write_whole
+from vlrft.runlock import RunLock
 
 RECIPE = "demo/shapes"
 METRIC = "eval/box.iou"
@@ -59,6 +60,7 @@ def headline(run_dir: Path) -> dict[str, Any]:
 def _move_aside(out: Path, console: Console) -> None:
     if not out.exists():
         return
+    RunLock(out.resolve()).check_free()
     number = 1
     while (aside := out.with_name(f"{out.name}-{number}")).exists():
         number += 1

@@ -109,12 +109,17 @@ def _deal(groups: Sequence[Group], count: int) -> list[tuple[Group, ...]]:
     return [tuple(groups[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def rollout_metrics(groups: Sequence[Group], assigned: Assigned, unscored: int) -> dict[str, float]:
-    """What a batch of rollouts looked like, under the names of metrics.jsonl."""
+def rollout_metrics(groups: Sequence[Group], unscored: int) -> dict[str, float]:
+    """What a batch of rollouts looked like, under the names of metrics.jsonl.
+
+    `groups/zero_spread`: groups whose rollouts all have the same reward, and `groups/zero_spread_share` of all groups.
+    """
     rollouts = [r for g in groups for r in g.rollouts]
-    row: dict[str, float] = {"groups/zero_spread": len(assigned.dropped), "completions/unscored": unscored}
+    flat = sum(max(g.rewards) == min(g.rewards) for g in groups)
+    row: dict[str, float] = {"groups/zero_spread": flat, "completions/unscored": unscored}
     if not rollouts:
         return row
+    row["groups/zero_spread_share"] = flat / len(groups)
     lengths = [len(r.completion.token_ids) for r in rollouts]
     row["reward/mean"] = statistics.fmean(r.reward for r in rollouts)
     row["reward/std"] = statistics.fmean(statistics.pstdev(g.rewards) for g in groups)

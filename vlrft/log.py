@@ -150,6 +150,25 @@ class MetricsWriter:
                 self._events.add_scalar(f"{stage}{key}", float(value), int(row.get("global_step", 0)))
 
 
+class SilentWriter(MetricsWriter):
+    """Takes everything and writes nothing: for all ranks but one."""
+
+    def __init__(self) -> None:
+        """There is no file."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        _flat_json(row)
+
+    def sync(self) -> None:
+        """Nothing waits for the disk."""
+
+    def truncate_after(self, global_step: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 def _cut_torn_tail(path: Path) -> None:
     if not path.exists():
         return

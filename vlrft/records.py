@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,20 @@ def write_groups(
     *,
     stage: str,
     step: int,
-    reward_errors: int = 0,
-    reward_state: Mapping[str, Any] | None = None,
+    judges: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write all groups of one step; the file appears whole or not at all.
 
-    reward_errors, reward_state: how often rewards had raised in the stage, and what the stateful ones had learned,
-    when the groups were scored. The state stands in the first line only.
+    judges: of every rank how often rewards had raised in the stage, and what the stateful ones had learned, when the
+    groups were scored. They stand in the first line only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         for group in groups:
-            about: dict[str, Any] = {"stage": stage, "step": step, "reward_errors": reward_errors}
-            if reward_state:
-                about["reward_state"], reward_state = reward_state, None
+            about: dict[str, Any] = {"stage": stage, "step": step}
+            if judges:
+                about["judges"], judges = judges, ()
             file.write(json.dumps({**about, **_record(group, path.parents[1])}, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

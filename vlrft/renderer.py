@@ -10,22 +10,25 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vlrft.config import DataConfig
 from vlrft.data.media import MediaError, image_size, left_out, open_image
-from vlrft.data.problems import Skipped
+from vlrft.data.problems import SampleError, Skipped
 from vlrft.data.tasks import build_task, tasks_of
 from vlrft.data.tasks.base import Task
 from vlrft.data.tasks.templates import whole_templates
-from vlrft.data.video import VideoInfo, frame_times, probe, submit_clip
+from vlrft.data.video import ClipRequest, ClipsAhead, clip_seconds, frame_times, probe, probe_many, submit_clip
 from vlrft.models.base import Family, PromptError
 from vlrft.types import Clip, Completion, FinishReason, MediaRef, MediaShape, Part, Prompt, Sample, Segment
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from PIL.Image import Image
+
+    from vlrft.data.video import VideoInfo
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +54,10 @@ class _Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """A sample whose videos are being decoded, or have been."""
+    """A sample whose videos are to be decoded, are being, or have been."""
 
     sample: Sample
     measured: Sequence[_Measured] = ()
-    clips: Sequence[Future[Clip] | None] = ()
-    """One per media item; None for an image."""
     error: MediaError | PromptError | None = None
     """Why it cannot even be measured: raised when its turn comes."""
 
@@ -74,7 +75,9 @@ class Renderer:
         """By identity of the sample, which the entry keeps alive: splits may use the same ids for other images."""
         self._cached_bytes = 0
         self._asked: dict[int, _Asked] = {}
-        """By identity of the sample: videos on their way."""
+        """By identity of the sample: those whose turn comes next."""
+        self._ahead = ClipsAhead[int](self._submit, capacity=data.video.ahead_mb * 2**20)
+        """Their clips, by the same keys."""
         self._unreadable: dict[int, _Asked] = {}
         """Samples that failed: a file that hangs its decoder must not cost its time limit in every epoch."""
 
@@ -93,16 +96,14 @@ class Renderer:
         return prompt
 
     def prepare(self, samples: Sequence[Sample]) -> None:
-        """Have the videos of samples decoded that will be wanted next, by all `data.video.workers`; does not wait.
+        """Have the videos of samples decoded that will be wanted next, by all `data.video.workers`, as far as their
+        clips (uint8 frames at the size that they are shown at) fit into `data.video.ahead_mb`; does not wait for them.
 
-        What was prepared before and is not among `samples` is let go, so that no more than their clips (uint8 frames
-        at the size that they are shown at) wait in memory. What cannot be read says so when its turn comes.
+        What was prepared before and is not among `samples` is let go. What cannot be read says so when its turn comes.
         """
         wanted = {id(sample) for sample in samples}
         for key in [key for key in self._asked if key not in wanted]:
-            for clip in self._asked.pop(key).clips:
-                if clip is not None:
-                    clip.cancel()
+            self._let_go(key)
         self._ask_for(samples)
 
     def usable(self, samples: Sequence[Sample]) -> tuple[list[Rendered], list[Skipped]]:
@@ -173,9 +174,9 @@ class Renderer:
             stored, duration = image_size(ref), None
             shape = MediaShape(size=self.data.resize or stored)
         else:
-            info = probe(ref)
-            stored, duration = info.size, _seconds(ref, info)
-            times = frame_times(info, self.data.video, ref.start, ref.end)
+            info = probe(ref, self.data.video)
+            stored, duration = info.size, clip_seconds(ref, info.duration)
+            times = self._times(sample, ref, info)
             shape = MediaShape(size=stored, num_frames=len(times), timestamps=times)
         try:
             shown = (
@@ -187,45 +188,83 @@ class Renderer:
             raise PromptError(f"sample {sample.id!r}: {ref.name()}: {error}") from error
         return _Measured(stored=stored, shape=shape, shown=shown, duration=duration)
 
-    def _ask_for(self, samples: Sequence[Sample]) -> None:
-        """Submit the videos of those samples that are neither rendered nor submitted yet."""
-        for sample in samples:
-            held = any(id(sample) in known for known in (self._cache, self._asked, self._unreadable))
-            if not held and any(ref.kind == "video" for ref in sample.media):
-                self._asked[id(sample)] = self._ask(sample)
+    def _times(self, sample: Sample, ref: MediaRef, info: VideoInfo) -> tuple[float, ...]:
+        """Of the frames to be shown, by `data.video`, unless the task asks about particular ones."""
+        of_task = getattr(self._task_of(sample), "shown_times", None)
+        if of_task is None or ref is not sample.media[0]:
+            return frame_times(info, self.data.video, ref.start, ref.end)
+        try:
+            times: tuple[float, ...] = of_task(sample, info)
+        except MediaError:
+            raise
+        except SampleError as error:
+            raise PromptError(str(error)) from error
+        return times
 
-    def _ask(self, sample: Sample) -> _Asked:
+    def _ask_for(self, samples: Sequence[Sample]) -> None:
+        """Put the videos of those samples in line that are neither rendered nor in line yet."""
+        known = (self._cache, self._asked, self._unreadable)
+        new = {id(s): s for s in samples if not any(id(s) in held for held in known) and _videos(s)}
+        # All at once: what is known already costs nothing, and the rest is not to wait for clips.
+        probe_many([ref for sample in new.values() for ref in _videos(sample)], self.data.video)
+        for sample in new.values():
+            self._ask(sample)
+
+    def _ask(self, sample: Sample) -> None:
         try:
             measured = [self._measure(sample, ref) for ref in sample.media]
         except (MediaError, PromptError) as error:
-            return _Asked(sample=sample, error=error)
-        clips = [
-            submit_clip(ref, item.shape.timestamps, item.shown, self.data.video) if ref.kind == "video" else None
-            for ref, item in zip(sample.media, measured, strict=True)
-        ]
-        return _Asked(sample=sample, measured=measured, clips=clips)
+            self._asked[id(sample)] = _Asked(sample=sample, error=error)
+            return
+        self._asked[id(sample)] = _Asked(sample=sample, measured=measured)
+        shown = zip(sample.media, measured, strict=True)
+        self._ahead.add(
+            id(sample),
+            [
+                ClipRequest(ref=ref, times=item.shape.timestamps, size=item.shown)
+                for ref, item in shown
+                if ref.kind == "video"
+            ],
+        )
+
+    def _submit(self, request: ClipRequest) -> Future[Clip]:
+        return submit_clip(request.ref, request.times, request.size, self.data.video)
+
+    def _let_go(self, key: int) -> None:
+        self._asked.pop(key, None)
+        if key in self._ahead:
+            self._ahead.done(key)
 
     def _render(self, sample: Sample) -> Prompt:
         """Media are decoded once and let go: the prompt holds what the vision tower takes."""
-        asked = self._unreadable.get(id(sample)) or self._asked.pop(id(sample), None) or self._ask(sample)
-        if asked.error is not None:
-            raise asked.error
+        key = id(sample)
+        if key not in self._unreadable and key not in self._asked:
+            self._ask(sample)
+        asked = self._unreadable.get(key) or self._asked[key]
         try:
-            media = [
-                clip.result() if clip is not None else self._image(ref)
-                for ref, clip in zip(sample.media, asked.clips, strict=True)
-            ]
+            if asked.error is not None:
+                raise asked.error
+            return self._of_media(sample, asked.measured, self._read(sample))
+        finally:
+            self._let_go(key)
+
+    def _read(self, sample: Sample) -> list[Image | Clip]:
+        clips = iter(self._ahead.take(id(sample)))
+        try:
+            return [next(clips).result() if ref.kind == "video" else self._image(ref) for ref in sample.media]
         except MediaError as error:
             # A new one: the traceback of this one holds what has been decoded so far.
             anew = MediaError(error.where, error.reason, medium=error.medium)
             self._unreadable[id(sample)] = _Asked(sample=sample, error=anew)
             raise
-        prompt = self.family.render(sample.id, self._parts(sample, [item.shown for item in asked.measured]), media)
+
+    def _of_media(self, sample: Sample, measured: Sequence[_Measured], media: list[Image | Clip]) -> Prompt:
+        prompt = self.family.render(sample.id, self._parts(sample, [item.shown for item in measured]), media)
         self._check_length(sample, len(prompt.token_ids))
         return replace(
             prompt,
-            image_sizes=tuple(item.stored for item in asked.measured),
-            durations=tuple(item.duration for item in asked.measured),
+            image_sizes=tuple(item.stored for item in measured),
+            durations=tuple(item.duration for item in measured),
         )
 
     def _image(self, ref: MediaRef) -> Image:
@@ -275,10 +314,8 @@ def _meta(
     return meta
 
 
-def _seconds(ref: MediaRef, info: VideoInfo) -> float:
-    """Seconds of the clip."""
-    end = info.duration if ref.end is None else min(ref.end, info.duration)
-    return end - (ref.start or 0.0)
+def _videos(sample: Sample) -> list[MediaRef]:
+    return [ref for ref in sample.media if ref.kind == "video"]
 
 
 def _size(prompt: Prompt) -> int:

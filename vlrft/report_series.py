@@ -37,6 +37,9 @@ CHARTS: tuple[tuple[str, str, str], ...] = (
 )
 """Title, metric key (or prefix, when it ends in a slash), unit or remark."""
 
+SIZES = ("eval/n", "eval/of")
+"""Of an evaluation: its samples, and how many there would be if no row had been lost."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Milestone:
@@ -114,9 +117,10 @@ def milestones(rows: Sequence[Row]) -> list[Milestone]:
     found: list[Milestone] = []
 
     def add(label: str, row: Row) -> None:
-        n = number(row.get("eval/n"))
-        detail = f"step {row['step']}" + (f", {n:.0f} held-out samples" if n else "")
-        values = {k.removeprefix("eval/"): number(row.get(k)) for k in keys if k != "eval/n"}
+        n, of = number(row.get("eval/n")), number(row.get("eval/of"))
+        size = f"{n:.0f} of {of:.0f}" if n and of and of > n else f"{n:.0f}" if n else ""
+        detail = f"step {row['step']}" + (f", {size} held-out samples" if size else "")
+        values = {k.removeprefix("eval/"): number(row.get(k)) for k in keys if k not in SIZES}
         found.append(Milestone(label=label, detail=detail, values=values))
 
     for stage in stage_names(evals):
@@ -176,7 +180,7 @@ def curve(rows: Sequence[Row], key: str, name: str, *, x: str = "step", smooth: 
 def eval_chart(rows: Sequence[Row]) -> dict[str, Any] | None:
     """Held-out metrics over the whole run, with a mark where each stage begins; None without evaluations."""
     evals = select(rows, "eval")
-    keys = [k for k in keys_with(evals, "eval/") if k != "eval/n"]
+    keys = [k for k in keys_with(evals, "eval/") if k not in SIZES]
     if not keys:
         return None
     marks = [{"x": number(select(rows, "eval", s)[0].get("global_step")), "label": s} for s in stage_names(evals)]

@@ -17,7 +17,7 @@ from vlrft.engines.base import Engine, Request, SamplingParams, row_seed
 from vlrft.log import Timers, UserError
 from vlrft.registry import UnknownNameError
 from vlrft.renderer import Rendered, Renderer
-from vlrft.rewards.judge import Judge
+from vlrft.rewards.judge import Asked, Judge
 from vlrft.types import Completion, Group, Prompt, Rollout, Sample
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class RolloutWorker:
         with self.timers("gen"):
             completions = self.engine.generate(requests, sampling_params(config))
         with self.timers("score"):
-            groups = [self.score(*pair, done) for pair, done in zip(rendered, completions, strict=True)]
+            groups = self.score_all(rendered, completions)
         return self.scored(groups, len(rendered) * len(rows))
 
     def scored(self, groups: Sequence[Group], completions: int) -> Scored:
@@ -61,17 +61,26 @@ class RolloutWorker:
 
     def score(self, sample: Sample, prompt: Prompt, completions: Sequence[Completion]) -> Group:
         """Judge the completions together; one that no reward applies to is left out of the group."""
-        completions = self._without_vision_ids(sample, completions)
-        meta = self.renderer.judge_meta(sample, prompt)
-        ids = [list(completion.token_ids) for completion in completions]
-        metas = [{**meta, "num_tokens": len(tokens), "completion_ids": tokens} for tokens in ids]
-        scores = self.judge.score_group([completion.text for completion in completions], sample, metas)
-        rollouts = [
-            Rollout(completion=completion, score=score, reward=score.value)
-            for completion, score in zip(completions, scores, strict=True)
-            if score.value is not None
-        ]
-        return Group(sample=sample, prompt=prompt, rollouts=tuple(rollouts))
+        return self.score_all([(sample, prompt)], [completions])[0]
+
+    def score_all(self, rendered: Sequence[Rendered], completions: Sequence[Sequence[Completion]]) -> list[Group]:
+        """As `score`, of the completions of each of `rendered`, all side by side."""
+        kept = [self._without_vision_ids(pair[0], done) for pair, done in zip(rendered, completions, strict=True)]
+        asked: list[Asked] = []
+        for (sample, prompt), done in zip(rendered, kept, strict=True):
+            meta = self.renderer.judge_meta(sample, prompt)
+            ids = [list(completion.token_ids) for completion in done]
+            metas = [{**meta, "num_tokens": len(tokens), "completion_ids": tokens} for tokens in ids]
+            asked.append(([completion.text for completion in done], sample, metas))
+        groups = []
+        for (sample, prompt), done, scores in zip(rendered, kept, self.judge.score_groups(asked), strict=True):
+            rollouts = [
+                Rollout(completion=completion, score=score, reward=score.value)
+                for completion, score in zip(done, scores, strict=True)
+                if score.value is not None
+            ]
+            groups.append(Group(sample=sample, prompt=prompt, rollouts=tuple(rollouts)))
+        return groups
 
     def _without_vision_ids(self, sample: Sample, completions: Sequence[Completion]) -> Sequence[Completion]:
         """All but completions with a banned token: placeholders without pixels would break the training forward."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ from vlrft.data.quarantine import QuarantineFile
 from vlrft.data.tasks.templates import whole_templates
 from vlrft.log import UserError
 from vlrft.memory import peak_resident_mb
+from vlrft.runlock import LOCK, RunLock
 
 if TYPE_CHECKING:
     from vlrft.setup import Prepared
@@ -33,28 +35,40 @@ class RunFolderError(UserError):
     """A folder that cannot take this run."""
 
 
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a run; the message says how to go on."""
+
+
 class RunFolder:
     """config.yaml, metrics.jsonl, rollouts/, checkpoints/, skipped.jsonl, quarantine.jsonl, model/, summary.json,
     report.html."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        """writes: False on all ranks but one; they only read."""
         self.path = path.expanduser().resolve()
+        self.writes = writes
+        self.lock = RunLock(self.path)
 
     def refuse_other_run(self, *, resuming: bool) -> None:
-        """Raise RunFolderError for a folder that holds another run (or, resuming, none)."""
+        """Raise RunFolderError for a folder that holds another run (or, resuming, none), FolderInUseError for one that
+        a run is writing into. A folder to resume in is locked from here on, a new one when it is made, until `close`.
+        """
         if resuming:
             if not (self.path / CONFIG).is_file():
                 raise RunFolderError(f"{self.path} holds no run to resume: {CONFIG} is missing")
+            if self.writes:
+                self.lock.acquire()
+            return
+        if not self.writes:
             return
         blocking = next((p for p in self.path.parents if p.exists() and not p.is_dir()), None)
         if blocking is not None:
             raise RunFolderError(f"train.output_dir={self.path}: {blocking} is a file; give this run another place")
         if self.path.is_file():
             raise RunFolderError(f"train.output_dir is a file: {self.path}; give a folder")
-        if self.path.is_dir():
-            for leftover in self.path.glob(_STARTING + "*"):
-                shutil.rmtree(leftover)  # of a run that was killed before it began
-        if self.path.is_dir() and any(self.path.iterdir()):
+        self.lock.check_free()
+        # A run that was killed before it began may have left what it started with.
+        if self.path.is_dir() and any(not _is_start(p.name) for p in self.path.iterdir()):
             if not (self.path / CONFIG).is_file():
                 raise RunFolderError(f"{self.path} is not empty; give this run its own place: train.output_dir=...")
             raise RunFolderError(
@@ -72,10 +86,17 @@ class RunFolder:
         """
         if resuming:
             return checkpoint.load_latest(self.path)
+        if not self.writes:
+            return None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
         except OSError as error:
             raise RunFolderError(f"train.output_dir={self.path} cannot be made: {error.strerror or error}") from error
+        # Another run may have begun, and ended, since the folder was looked at.
+        self.refuse_other_run(resuming=False)
+        for leftover in self.path.glob(_STARTING + "*"):
+            shutil.rmtree(leftover)
         self.list_skipped(skipped)
         # config.yaml last and whole: it is what makes the folder a run that can be resumed.
         with tempfile.TemporaryDirectory(prefix=_STARTING, dir=self.path) as scratch:
@@ -85,9 +106,19 @@ class RunFolder:
                 os.replace(written, self.path / written.name)
         return None
 
+    def close(self) -> None:
+        """Let other runs in."""
+        self.lock.release()
+
+    def interrupted(self) -> RunInterrupted:
+        """What to raise for a Ctrl-C."""
+        if not (self.path / CONFIG).is_file():
+            return RunInterrupted("interrupted before the run began")
+        return RunInterrupted(f"interrupted; go on with: vlrft train --resume {shlex.quote(str(self.path))}")
+
     def list_skipped(self, skipped: Sequence[Skipped]) -> None:
         """Add what is not yet in skipped.jsonl to it, and media that cannot be read to quarantine.jsonl."""
-        if not skipped:
+        if not skipped or not self.writes:
             return
         quarantine = QuarantineFile(self.path / "quarantine.jsonl")
         for item in skipped:
@@ -103,7 +134,10 @@ class RunFolder:
             write_whole(path, "".join(f"{line}\n" for line in everything))
 
     def finish(self, composed: Composed, prepared: Prepared, seconds: float) -> dict[str, Any]:
-        """Save the trained model with its processor, summary.json and the report; returns the summary."""
+        """Save the trained model with its processor, summary.json and the report; returns the summary, {} where this
+        rank does not write."""
+        if not self.writes:
+            return {}
         temporary = self.path / ".model-writing"
         shutil.rmtree(temporary, ignore_errors=True)
         with _no_progress_bars():
@@ -119,6 +153,11 @@ class RunFolder:
 
             write_report(self.path)
         return summary
+
+
+def _is_start(name: str) -> bool:
+    """Whether a run that has written nothing else leaves it."""
+    return name == LOCK or name.startswith(_STARTING)
 
 
 def with_templates(config: Config, tasks: Collection[str]) -> Config:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import set_seed
 
 from vlrft.compose import Composed, ConfigError, Stage
@@ -21,6 +21,7 @@ from vlrft.data.mixture import sampler_settings
 from vlrft.data.problems import DataError, Skipped
 from vlrft.data.samplers import SAMPLERS
 from vlrft.data.tasks import check_templates
+from vlrft.dist import World, own_state
 from vlrft.engines import ENGINES, build_engine
 from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
@@ -60,6 +61,8 @@ class StageSetup:
     config: Config
     samples: list[Sample]
     held_out: list[Sample]
+    held_out_rows: int = 0
+    """How many held-out samples there would be if no row had been lost: the N of "n of N"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class Prepared:
     """A run that is ready to start."""
 
     accelerator: Accelerator
+    world: World
     family: Family
     engine: Engine
     stages: list[StageSetup]
@@ -111,12 +115,14 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
         }
         for split in splits.values():
             prepared.skipped.extend(s for s in split.skipped if s not in prepared.skipped)
+        held_out, held_out_rows = splits["eval"].cut(stage.config.eval.limit) if "eval" in splits else ([], 0)
         setup = StageSetup(
             name=stage.name,
             kind=stage.kind,
             config=stage.config,
             samples=splits["train"].samples,
-            held_out=splits["eval"].samples[: stage.config.eval.limit] if "eval" in splits else [],
+            held_out=held_out,
+            held_out_rows=held_out_rows,
         )
         _sampler(setup)
         prepared.stages.append(setup)
@@ -150,6 +156,12 @@ def check_attention(config: Config) -> None:
         raise ConfigError("model.attention=flash_varlen needs half precision; set parallel.mixed_precision=bf16")
 
 
+def start_world(config: Config) -> World:
+    """The ranks of this run. A process that a launcher started as one of several (WORLD_SIZE) meets the others here."""
+    PartialState(cpu=config.parallel.cpu)
+    return World.current()
+
+
 def load_model(config: Config, model: ModelConfig) -> Prepared:
     """Model, engine and device of a run, without any stage yet. `model` is the run's own, or what it has become.
 
@@ -160,10 +172,10 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     # Kept per process by accelerate, which then refuses a later run with another precision.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
-    if accelerator.num_processes > 1:
+    world = start_world(config)
+    if world.size > 1 and config.engine.name == "vllm":
         raise UserError(
-            f"this run was started as {accelerator.num_processes} processes; samples are not yet dealt to ranks, so "
-            "each would do the whole work: start one process"
+            "engine.name=vllm in several processes is not supported yet: use engine.name=hf, or one process"
         )
     family = _family(model, config)
     family.model.to(accelerator.device)
@@ -176,7 +188,10 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         engine = build_engine(
             config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
         )
-    return Prepared(accelerator=accelerator, family=family, engine=engine, stages=[], skipped=[], renderers={})
+    world.refuse_differing(family.model)
+    return Prepared(
+        accelerator=accelerator, world=world, family=family, engine=engine, stages=[], skipped=[], renderers={}
+    )
 
 
 def _family(model: ModelConfig, config: Config) -> Family:
@@ -221,16 +236,19 @@ def start_stage(
         banned_ids=family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ()),
         chunk_size=config.model.logprob_chunk_size,
         cache_bytes=config.model.logprob_cache_mb * 2**20,
-        accumulate_in_place=prepared.accelerator.num_processes == 1,
+        accumulate_in_place=True,
     )
     policy = Policy(family, head, config.model.attention)
     objective = Objective.build(config.objective)
     # The stage before has let go of its optimiser; accelerate has not.
     prepared.accelerator.free_memory()
-    wrapped, optimizer = prepared.accelerator.prepare(policy, make_optimizer(policy, config.train))
+    # As for evaluation: precision and device, but no DDP, since gradients are summed once per step (vlrft.dist).
+    wrapped = prepared.accelerator.prepare_model(policy, evaluation_mode=True)
+    optimizer = prepared.accelerator.prepare_optimizer(make_optimizer(policy, config.train))
     per_step = objective.steps_per_rollout if setup.kind == "grpo" else 1
     state = TrainState(
         accelerator=prepared.accelerator,
+        world=prepared.world,
         policy=policy,
         wrapped=wrapped,
         optimizer=optimizer,
@@ -243,12 +261,12 @@ def start_stage(
     if setup.kind == "grpo" and config.objective.beta > 0.0:
         path = run_dir / f"reference-{setup.name}.pt"
         reference = prepared.accelerator.prepare_model(
-            _reference(policy, path, must_exist=resumed is not None), evaluation_mode=True
+            _reference(policy, path, prepared.world, must_exist=resumed is not None), evaluation_mode=True
         )
     judge = training_judge(config)
     if resumed is not None:
         state.load_state_dict(resumed["state"])
-        judge.load_state_dict(resumed["judge"])
+        judge.load_state_dict(own_state(resumed["judges"], prepared.world))
     prepared.engine.sync(state.policy_version)
     return StageParts(
         renderer=prepared.renderer(config),
@@ -274,14 +292,15 @@ def _sampler(setup: StageSetup) -> Any:
         return sampler_class(setup.samples, seed=config.train.seed, **{**extra, **config.sampler.kwargs})
 
 
-def _reference(policy: Policy, path: Path, *, must_exist: bool) -> Policy:
+def _reference(policy: Policy, path: Path, world: World, *, must_exist: bool) -> Policy:
     """A frozen copy of the policy as the stage first found it; kept in `path`, since a resumed stage has moved on."""
-    if not path.exists():
+    if world.is_main and not path.exists():
         if must_exist:
             raise DataError(f"{path} is missing: the reference policy of this stage is lost; start the run anew")
         temporary = path.with_suffix(".tmp")
         torch.save(policy.model.state_dict(), temporary)
         os.replace(temporary, path)
+    world.barrier()
     family = copy.copy(policy.family)
     family.model = copy.deepcopy(policy.model).requires_grad_(False)
     family.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

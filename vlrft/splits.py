@@ -14,7 +14,7 @@ from vlrft.compose import Stage
 from vlrft.config import Config, SourceConfig
 from vlrft.coords import CoordError
 from vlrft.data.media import MediaError, check_media, left_out
-from vlrft.data.problems import DataError, SampleError, Skipped
+from vlrft.data.problems import DataError, SampleError, Skipped, lost_rows
 from vlrft.data.sources import Loaded, Role, load_samples
 from vlrft.models.base import PromptError
 from vlrft.renderer import Renderer
@@ -34,6 +34,11 @@ class Split:
 
     samples: list[Sample]
     skipped: list[Skipped]
+
+    def cut(self, limit: int | None) -> tuple[list[Sample], int]:
+        """(the first `limit` samples, how many they would be if no row had been lost)."""
+        rows = len(self.samples) + lost_rows(self.skipped)
+        return self.samples[:limit], rows if limit is None else min(limit, rows)
 
 
 def roles(config: Config) -> list[Role]:

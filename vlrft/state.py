@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlrft.config import TrainConfig
 from vlrft.data.samplers import Sampler
+from vlrft.dist import World
 from vlrft.pack import Batch
 from vlrft.policy import Policy
 
@@ -81,6 +82,7 @@ class TrainState:
     """What changes while a stage trains; everything here is in the checkpoint."""
 
     accelerator: Accelerator
+    world: World
     policy: Policy
     """The bare module; `wrapped` is what training calls."""
     wrapped: Any
@@ -155,6 +157,8 @@ class StepSums:
     learning_rate: float = 0.0
     """Of the last step."""
     steps: int = 0
+    skipped: int = 0
+    """Steps that were not taken, since loss or gradient was not finite."""
     tokens: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -170,10 +174,27 @@ class StepSums:
         for name, value in step.sums.items():
             self.add(name, value)
 
-    def metrics(self) -> dict[str, float]:
-        """Means over tokens (and steps), under the names of metrics.jsonl; no means where no step was taken."""
+    def sum_over(self, world: World) -> None:
+        """Make the sums of one optimiser step those of all ranks: each has a share of loss and tokens."""
+        if world.size == 1:
+            return
+        shares = world.gather((self.loss, self.tokens, self.sums))
+        self.loss, self.tokens = sum(s[0] for s in shares), sum(s[1] for s in shares)
+        self.sums = {}
+        for _, _, sums in shares:
+            for name, value in sums.items():
+                self.add(name, value)
+
+    def metrics(self, *, idle: float | None = None) -> dict[str, float]:
+        """Means over tokens (and steps), under the names of metrics.jsonl; no means where no step was taken.
+
+        idle: what loss and gradient norm are where there was nothing to learn from, so that curves have no gap; None =
+        not known. A step that was skipped for not being finite leaves its gap.
+        """
         row = {"optimizer_steps": float(self.steps), "tokens/trained": self.tokens}
         if self.steps == 0:
+            if idle is not None and self.skipped == 0:
+                row |= {"loss": idle, "grad_norm": idle, "learning_rate": self.learning_rate}
             return row
         row |= {"loss": self.loss / self.steps, "grad_norm": self.grad_norm / self.steps}
         row["learning_rate"] = self.learning_rate
@@ -195,13 +216,14 @@ def optimizer_step(
     for batch in batches:
         output = state.wrapped(**batch.inputs, layout=batch.layout)
         value, extra = loss_fn(batch, output)
-        # DDP averages gradients over ranks; the loss is already a share of the global one.
-        state.accelerator.backward(value * state.accelerator.num_processes)
+        state.accelerator.backward(value)
         step.loss += float(value.detach())
         step.tokens += float(batch.loss_mask_N.sum())
         step.add("entropy", float((output["entropy"].detach() * batch.loss_mask_N).sum()))
         for name, number in extra.items():
             step.add(name, number)
+    state.world.sum_gradients(state.policy.model.parameters())
+    step.sum_over(state.world)
     step.grad_norm = float(state.accelerator.clip_grad_norm_(state.policy.model.parameters(), train.max_grad_norm))
     if math.isfinite(step.loss) and math.isfinite(step.grad_norm):
         state.optimizer.step()
@@ -209,6 +231,7 @@ def optimizer_step(
         state.skipped_in_row = 0
         sums.merge(step)
     else:
+        sums.skipped += 1
         _skip(state, batches, train, dump_to, f"loss {step.loss}, gradient norm {step.grad_norm}")
     state.scheduler.step()
 

@@ -18,18 +18,19 @@ from accelerate.utils import set_seed
 from vlrft import checkpoint
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
+from vlrft.dist import World, is_here, own_state
 from vlrft.engines.base import row_seed
 from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
-from vlrft.log import MetricsWriter, Progress, Timers, UserError
+from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
 from vlrft.pack import Batch, count, on_device, pack
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
 from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
-from vlrft.setup import Prepared, StageSetup, prepare, start_stage
+from vlrft.setup import Prepared, StageSetup, prepare, start_stage, start_world
 from vlrft.sft import reference_groups, sft_loss
 from vlrft.state import Counters, LossFn, StepSums, TrainState, optimizer_step
-from vlrft.types import Group
+from vlrft.types import Group, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,10 @@ class StageRun:
     def config(self) -> Config:
         return self.setup.config
 
+    @property
+    def world(self) -> World:
+        return self.state.world
+
 
 def grpo_step(run: StageRun) -> dict[str, float]:
     """Sample, roll out, score, weigh, pack, and push the policy: stops 2 to 11 of a batch.
@@ -77,10 +82,10 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     config, state, objective = run.config, run.state, run.objective
     reseed(run, "rollout")
     with run.timers("media"):
-        rendered, left_out = propose(run)
+        proposed, rendered, left_out = propose(run)
         look_ahead(run)
-    scored = collect(run, rendered)
-    watch_scores(run, scored, len(rendered) * config.engine.num_generations)
+    scored = everyones(run, collect(run, rendered), proposed)
+    watch_scores(run, scored, (len(proposed) - left_out) * config.engine.num_generations)
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
         store(run, [*assigned.kept, *assigned.dropped])
@@ -89,25 +94,26 @@ def grpo_step(run: StageRun) -> dict[str, float]:
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
     sums = StepSums()
     with run.timers("train"):
-        objective.annotate([batch for batches in steps for batch in batches], state.wrapped, run.reference)
+        objective.annotate([batch for batches in steps for batch in batches or ()], state.wrapped, run.reference)
         for _ in range(config.objective.num_iterations):
             for batches in steps:
                 update(run, batches, objective.loss, sums)
     run.worker.engine.sync(state.policy_version)
     state.sampler.observe(scored.groups)
-    counted = {"samples/left_out": left_out, "reward_errors": run.worker.judge.errors}
-    packed = sum(len(batch.layout.prompts) for batches in steps for batch in batches)
-    counted["pack/repeated_prompts"] = max(0, packed - len(assigned.kept))
+    packed = sum(len(batch.layout.prompts) for batches in steps for batch in batches or ())
+    summed = run.world.sum({"reward_errors": run.worker.judge.errors, "packed": packed})
+    counted = {"samples/left_out": left_out, "reward_errors": int(summed["reward_errors"])}
+    counted["pack/repeated_prompts"] = max(0, int(summed["packed"]) - len(assigned.kept))
     composed = run.worker.judge.metrics([r.score.parts for g in scored.groups for r in g.rollouts])
-    return {**rollout_metrics(scored.groups, assigned, scored.unscored), **composed, **counted, **sums.metrics()}
+    return {**rollout_metrics(scored.groups, scored.unscored), **composed, **counted, **sums.metrics(idle=0.0)}
 
 
 def sft_step(run: StageRun) -> dict[str, float]:
     """Teach the reference answers of one batch."""
     with run.timers("media"):
-        rendered, left_out = propose(run)
+        proposed, rendered, left_out = propose(run)
         look_ahead(run)
-        groups = reference_groups(rendered, run.worker.renderer)
+        groups = run.world.gather_groups(reference_groups(rendered, run.worker.renderer), proposed)
     with run.timers("pack"):
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
@@ -126,12 +132,13 @@ def reseed(run: StageRun, part: str) -> None:
 STEPS: dict[str, Callable[[StageRun], dict[str, float]]] = {"sft": sft_step, "grpo": grpo_step}
 
 
-def propose(run: StageRun) -> tuple[list[Rendered], int]:
-    """The next samples with their prompts, and how many could not be rendered (listed in skipped.jsonl)."""
+def propose(run: StageRun) -> tuple[list[Sample], list[Rendered], int]:
+    """The next samples, this rank's with their prompts, and how many of all could not be rendered (skipped.jsonl)."""
     proposed = run.state.sampler.propose(run.state.step, run.config.train.prompts_per_step)
-    rendered, left_out = run.worker.renderer.usable(proposed)
-    run.folder.list_skipped(left_out)
-    return rendered, len(left_out)
+    rendered, left_out = run.worker.renderer.usable(run.world.share(proposed))
+    everyones_left_out = [item for items in run.world.gather(left_out) for item in items]
+    run.folder.list_skipped(everyones_left_out)
+    return proposed, rendered, len(everyones_left_out)
 
 
 def look_ahead(run: StageRun) -> None:
@@ -141,22 +148,29 @@ def look_ahead(run: StageRun) -> None:
     """
     peek = getattr(run.state.sampler, "peek", None)
     if peek is not None and run.state.step + 1 < run.config.train.steps:
-        run.worker.renderer.prepare(peek(run.state.step + 1, run.config.train.prompts_per_step))
+        run.worker.renderer.prepare(run.world.share(peek(run.state.step + 1, run.config.train.prompts_per_step)))
 
 
 def collect(run: StageRun, rendered: Sequence[Rendered]) -> Scored:
-    """The scored groups of this step: generated, or read back when an interrupted run had already rolled them out."""
+    """The scored groups of this rank: generated, or read back when an interrupted run had already rolled them out."""
     judge = run.worker.judge
     judge.step = run.state.step
     path = rollout_file(run.folder.path, run.setup.name, run.state.step + 1)
     records = {r["sample_id"]: r for r in read_records(path)} if run.config.log.rollouts and path.exists() else {}
     groups = [group_from_record(records[s.id], s, prompt) for s, prompt in rendered if s.id in records]
-    if groups and {r.completion.policy_version for g in groups for r in g.rollouts} == {run.state.policy_version}:
-        # As the judge was left after scoring them.
-        first = next(iter(records.values()))
-        judge.load_state_dict({"errors": first["reward_errors"], "rewards": first.get("reward_state", {})})
+    versions = {rollout["policy_version"] for record in records.values() for rollout in record["rollouts"]}
+    # Of all records and ranks: they must decide alike.
+    if versions == {run.state.policy_version} and any(run.world.gather(bool(groups))):
+        # As the judges were left after scoring them.
+        judge.load_state_dict(own_state(next(iter(records.values()))["judges"], run.world))
         return run.worker.scored(groups, len(rendered) * run.config.engine.num_generations)
     return run.worker.rollout(rendered, run.config, (run.config.train.seed, run.setup.name, run.state.step))
+
+
+def everyones(run: StageRun, scored: Scored, proposed: Sequence[Sample]) -> Scored:
+    """The scored groups of all ranks, in the order of the samples."""
+    groups = run.world.gather_groups(scored.groups, proposed)
+    return Scored(groups=tuple(groups), unscored=sum(run.world.gather(scored.unscored)))
 
 
 def watch_scores(run: StageRun, scored: Scored, completions: int) -> None:
@@ -182,21 +196,20 @@ def watch_scores(run: StageRun, scored: Scored, completions: int) -> None:
 def store(run: StageRun, groups: Sequence[Group]) -> None:
     """Keep the step's rollouts before any weight moves: a killed run goes on from them."""
     if run.config.log.rollouts:
-        step, judge = run.state.step + 1, run.worker.judge.state_dict()
-        path = rollout_file(run.folder.path, run.setup.name, step)
-        write_groups(
-            path, groups, stage=run.setup.name, step=step, reward_errors=judge["errors"], reward_state=judge["rewards"]
-        )
+        judges = run.world.gather(run.worker.judge.state_dict())
+        if run.world.is_main:
+            path = rollout_file(run.folder.path, run.setup.name, run.state.step + 1)
+            write_groups(path, groups, stage=run.setup.name, step=run.state.step + 1, judges=judges)
 
 
-def pack_step(run: StageRun, part: Minibatch) -> list[Batch]:
-    """Micro-batches of one optimiser step; none when no token of it carries loss."""
+def pack_step(run: StageRun, part: Minibatch) -> list[Batch] | None:
+    """This rank's micro-batches of one optimiser step, perhaps none; None when no token of any rank carries loss."""
     config = run.config
     mask_truncated = config.objective.mask_truncated
     if count(part.groups, mask_truncated=mask_truncated).tokens == 0:
-        return []
+        return None
     batches = pack(
-        part.groups,
+        [group for group in part.groups if is_here(group)],
         run.worker.renderer.family.collate_media,
         token_budget=config.train.micro_batch_tokens,
         aggregation=config.objective.aggregation if run.setup.kind == "grpo" else "token_mean_global",
@@ -207,9 +220,10 @@ def pack_step(run: StageRun, part: Minibatch) -> list[Batch]:
     return on_device(batches, run.state.policy.model.device)
 
 
-def update(run: StageRun, batches: Sequence[Batch], loss_fn: LossFn, sums: StepSums) -> None:
+def update(run: StageRun, batches: Sequence[Batch] | None, loss_fn: LossFn, sums: StepSums) -> None:
     """One planned optimiser step; with nothing to learn from only the schedule moves on."""
-    if not batches:
+    if batches is None:
+        sums.learning_rate = run.state.optimizer.param_groups[0]["lr"]
         run.state.scheduler.step()
         return
     dump_to = run.folder.path / "skipped_batches"
@@ -220,18 +234,31 @@ def run(composed: Composed, *, resume: Path | None = None, evaluator: Evaluator 
     """Run every stage of `composed`, or go on with the run in `resume`. See `vlrft.train`.
 
     Blocks until the run is finished; leaves config.yaml, metrics.jsonl, rollouts/, checkpoints/, model/, summary.json
-    and report.html in the run folder.
+    and report.html in the run folder, which no other run may enter meanwhile. Ctrl-C raises RunInterrupted.
     """
     started = time.perf_counter()
     config = composed.config
-    folder = RunFolder(resume if resume is not None else Path(config.train.output_dir))
-    folder.refuse_other_run(resuming=resume is not None)
-    prepared = prepare(composed, stage_configs(config))
-    tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
-    saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None)
-    with MetricsWriter(folder.path, tensorboard=config.log.tensorboard) as writer:
-        run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
-    return Run(path=folder.path, summary=folder.finish(composed, prepared, time.perf_counter() - started))
+    path = resume if resume is not None else Path(config.train.output_dir)
+    world = start_world(config)
+    folder = RunFolder(path, writes=world.is_main)
+    try:
+        folder.refuse_other_run(resuming=resume is not None)
+        prepared = prepare(composed, stage_configs(config))
+        tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
+        saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None)
+        world.barrier()
+        with metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
+            run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
+        summary = folder.finish(composed, prepared, time.perf_counter() - started)
+        return Run(path=folder.path, summary=world.gather(summary)[0])
+    except KeyboardInterrupt:
+        raise folder.interrupted() from None
+    finally:
+        folder.close()
+
+
+def metrics_writer(folder: RunFolder, *, tensorboard: bool) -> MetricsWriter:
+    return MetricsWriter(folder.path, tensorboard=tensorboard) if folder.writes else SilentWriter()
 
 
 def run_stages(
@@ -274,13 +301,14 @@ def run_stage(
     parts = start_stage(prepared, setup, resumed, before, folder.path)
     worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
     stage = StageRun(
-        setup=setup, state=parts.state, worker=worker, objective=parts.objective, reference=parts.reference,
-        folder=folder, timers=timers,
+        setup=setup, state=parts.state, worker=worker, objective=parts.objective,
+        reference=parts.reference, folder=folder, timers=timers,
     )  # fmt: skip
     state, train, every = parts.state, setup.config.train, setup.config.eval.every
     if index == 0 and state.step == 0:
         _evaluate(stage, writer, evaluator)
-    with Progress(setup.name, total=train.steps, done=state.step, enabled=setup.config.log.progress) as bar:
+    shows = setup.config.log.progress and prepared.world.is_main
+    with Progress(setup.name, total=train.steps, done=state.step, enabled=shows) as bar:
         while state.step < train.steps:
             with timers("step"):
                 row = STEPS[setup.kind](stage)
@@ -303,11 +331,13 @@ def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> Non
     with stage.timers("save"):
         writer.sync()
         state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
-        state["judge"] = stage.worker.judge.state_dict()
+        state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
-        checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
+        if stage.world.is_main:
+            checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
+        stage.world.barrier()
 
 
 def _where(stage: StageRun, kind: str) -> dict[str, Any]:
@@ -324,10 +354,11 @@ def _evaluate(stage: StageRun, writer: MetricsWriter, evaluator: Evaluator | Non
     if evaluator is None or not samples:
         return
     start = time.perf_counter()
-    results = evaluator(samples, stage.config, stage.worker.renderer, stage.worker.engine)
+    results = evaluator(samples, stage.config, stage.worker.renderer, stage.worker.engine, stage.world)
     seconds = time.perf_counter() - start
     stage.folder.list_skipped(results.skipped)
-    if stage.config.log.rollouts:
+    if stage.config.log.rollouts and stage.world.is_main:
         path = rollout_file(stage.folder.path, stage.setup.name, stage.state.step, evaluation=True)
         write_groups(path, results.groups, stage=stage.setup.name, step=stage.state.step)
-    writer.write({**_where(stage, "eval"), **results.metrics, "time/eval": seconds})
+    of = {"eval/of": stage.setup.held_out_rows}
+    writer.write({**_where(stage, "eval"), **results.metrics, **of, "time/eval": seconds})

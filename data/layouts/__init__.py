@@ -59,10 +59,15 @@ def matches_native(row: Mapping[str, Any]) -> str:
 
 
 def to_native(name: str, row: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """A row of the layout `name` as a native row, with what `_vlrft` holds. Raises SampleError."""
+    """A row of the layout `name` as a native row, with what `_vlrft` holds.
+
+    Raises SampleError, for a truth without content too, unless the row was written from a native one.
+    """
     rest = _read_rest(row.get(REST), where)
     bare = {key: value for key, value in row.items() if value is not None and key != REST}
     made = LAYOUTS[name].to_native({**bare, REST: rest}, where=where)
+    if not rest and _is_blank(made.get("answer")):
+        raise SampleError(where, "states an empty answer; write the answer or drop the row")
     made |= rest.get("fields", {})
     for key in rest.get("absent", ()):
         made.pop(key, None)
@@ -77,7 +82,10 @@ def from_native(name: str, row: Mapping[str, Any], *, where: str) -> dict[str, A
     layout = LAYOUTS[name]
     made = {key: value for key, value in layout.from_native(native, where=where).items() if value is not None}
     back = layout.to_native({**made, REST: {"fields": native}}, where=where)
-    fields = {key: value for key, value in native.items() if key not in back or not same(back[key], value)}
+    lost = {key for key in native if key not in back or not same(back[key], native[key])}
+    # An empty answer is one of a native row only: without its key here the way back would refuse it.
+    lost |= {"answer"} if _is_blank(native.get("answer")) else set()
+    fields = {key: value for key, value in native.items() if key in lost}
     absent = [key for key in back if key not in native]
     if fields or absent:
         made[REST] = {key: held for key, held in (("fields", fields), ("absent", absent)) if held}
@@ -98,6 +106,10 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b)
+
+
+def _is_blank(answer: Any) -> bool:
+    return isinstance(answer, str) and not answer.strip()
 
 
 def _read_rest(rest: Any, where: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ TRUTH_COLUMNS = ("answer", "solution", "ground_truth", "gt", "label")
 MISPLACED = ("space", "coord_space", "target_space", "bbox_type")
 """Columns that change the meaning of coordinates, and must not pass as mere metadata."""
 
+_BLANK = re.compile(r"<answer>\s*</answer>")
+
 _QUESTION_TYPES = {
     "multiple choice": "choice",
     "multiple-choice": "choice",
@@ -33,12 +36,14 @@ _QUESTION_TYPES = {
 def unwrap(truth: Any) -> tuple[Any, str | None]:
     """(answer, reasoning) of a truth: `<answer>4</answer>` is 4, with the text of a `<think>` block before it.
 
-    Text without a complete answer block is taken as it stands.
+    An answer block with nothing in it is an empty answer; text without a complete block is taken as it stands.
     """
     if not isinstance(truth, str) or not has_tags(truth):
         return truth, None
     parsed = parse(truth, "adaptive")
-    return (truth, None) if parsed.answer is None else (parsed.answer, parsed.think)
+    if parsed.answer is None:
+        return ("", parsed.think) if _BLANK.search(truth) else (truth, None)
+    return parsed.answer, parsed.think
 
 
 def truth_of(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, str | None, str | None]:

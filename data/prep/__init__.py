@@ -3,7 +3,8 @@
 A form is the layout in which one benchmark or paper publishes its annotations. Its reader is
 `rows(path, *, split, images, quarantine, **options) -> Iterator[(where, native row)]`: `path` is the published file or
 folder, `split` the name of a split or None, `images` the folder of the media or None for the form's own default,
-`quarantine` collects what is left out, and `where` names file and entry for messages.
+`quarantine` collects what is left out, and `where` names file and entry for messages. By what a published file is told
+where nobody names its form, signs.py says.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlrft.data.prep.source_rows import Made, Rows, converted, media_folder, picture_of, text_of
+from vlrft.data.prep.source_rows import Made, Rows, Unasked, converted, media_folder, picture_of, text_of
 from vlrft.data.problems import Quarantine, SampleError
 from vlrft.data.tables import RawRow, RowStream
 from vlrft.parse.program import read_program
@@ -49,10 +49,10 @@ def rows(
 
     def convert(columns: dict[str, Any], where: str) -> Made:
         if task is not None and columns.get("Task") != task:
-            return None, [f"Task is {columns.get('Task')!r}, not {task!r}"]
+            return None, Unasked([f"Task is {columns.get('Task')!r}, not {task!r}"])
         program = _program(text_of(columns, _PROGRAMS, where), path if pairs else folder, where)
         if program in seen:
-            return None, [f"has the program of {seen[program]}"]
+            return None, Unasked([f"has the program of {seen[program]}"])
         asked = question or columns.get("Instruction")
         row = {
             "prompt": asked.strip() if isinstance(asked, str) and asked.strip() else QUESTION,

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.layouts.columns import unwrap
-from vlrft.data.prep.source_rows import Made, Rows, converted, media_folder, picture_of, prompt_of, row_stream, text_of
+from vlrft.data.prep.source_rows import (
+    Made,
+    Rows,
+    Unasked,
+    converted,
+    media_folder,
+    picture_of,
+    prompt_of,
+    row_stream,
+    text_of,
+)
 from vlrft.data.problems import Quarantine, SampleError
 from vlrft.parse.numbers import read_number
 
@@ -35,7 +45,7 @@ def rows(
     def convert(columns: dict[str, Any], where: str) -> Made:
         of = columns.get("template", columns.get("template_filename"))
         if template is not None and of != template:
-            return None, [f"the template is {of!r}, not {template!r}"]
+            return None, Unasked([f"the template is {of!r}, not {template!r}"])
         truth = next((columns[name] for name in _TRUTHS if columns.get(name) is not None), None)
         row = {
             "prompt": prompt_of(text_of(columns, ("question", "problem"), where), "image", where),

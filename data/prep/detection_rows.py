@@ -128,7 +128,8 @@ def _sorted_out(asked: Asked, labels: list[str], rule: DetectionRule, quarantine
             if rule.keep_published:
                 found.flags += [f"{obj.label!r}: {reason}; it is not in the answer" for reason in odd]
             else:
-                quarantine.filtered(asked.image.where, f"image {asked.image.id}: {obj.label!r} {odd[-1]}; box left out")
+                reason = f"image {asked.image.id}: {obj.label!r} {odd[-1]}; box left out"
+                quarantine.published(asked.image.where, reason, whole=False)
             continue
         found.flags += odd
         if obj.mark == "difficult":

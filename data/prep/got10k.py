@@ -48,7 +48,7 @@ def rows(
             quarantine.bad(error)
             continue
         if row is None:
-            quarantine.filtered(where, flags[0])
+            quarantine.published(where, "; ".join(flags))
             continue
         made = admitted(row, flags, where=where, keep_published=keep_published, quarantine=quarantine)
         if made is not None:

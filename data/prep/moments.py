@@ -75,7 +75,7 @@ def moment_rows(moments: Iterable[Moment], rule: MomentRule, quarantine: Quarant
         }
         odd = span_oddities((moment.start, moment.end), duration, slack=rule.slack)
         if not row["prompt"]:
-            quarantine.filtered(moment.where, "the sentence is empty")
+            quarantine.published(moment.where, "the sentence is empty")
             continue
         kept = admitted(row, odd, where=moment.where, keep_published=rule.keep_published, quarantine=quarantine)
         if kept is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.prep.medical import kept_columns
-from vlrft.data.prep.source_rows import Made, Rows, converted, letter_of, picture_of, text_of
+from vlrft.data.prep.source_rows import Made, Rows, Unasked, converted, letter_of, picture_of, text_of
 from vlrft.data.problems import DataError, Quarantine
 from vlrft.data.tables import RowStream
 
@@ -43,7 +43,7 @@ def rows(
     def convert(columns: dict[str, Any], where: str) -> Made:
         meta = kept_columns(columns, _META)
         if modality is not None and str(meta.get("modality")).lower() != modality.lower():
-            return None, [f"the modality is {meta.get('modality')!r}, not {modality!r}"]
+            return None, Unasked([f"the modality is {meta.get('modality')!r}, not {modality!r}"])
         options = [str(columns[name]).strip() for name in _OPTIONS if str(columns.get(name) or "").strip()]
         letter, odd = letter_of(text_of(columns, ("gt_answer",), where), options, where)
         row = {

@@ -25,7 +25,7 @@ def admitted(
     if not flags:
         return row
     if not keep_published:
-        quarantine.filtered(where, "; ".join(flags))
+        quarantine.published(where, "; ".join(flags))
         return None
     return {**row, "meta": {**row.get("meta", {}), PUBLISHED: list(flags)}}
 

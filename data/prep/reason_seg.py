@@ -59,7 +59,7 @@ def _of_file(
     texts = [content["text"]] if isinstance(content["text"], str) else [str(text) for text in content["text"]]
     target, ignored, flags = _polygons(content["shapes"], where)
     if not texts or not target:
-        quarantine.filtered(
+        quarantine.published(
             where, "has no text" if not texts else "; ".join([*flags, "no polygon of a target is left"])
         )
         return
@@ -69,7 +69,7 @@ def _of_file(
     # A polygon drawn past the edge is no error of the annotation: it is the image that ends there.
     box, _ = settled_box((min(xs), min(ys), max(xs), max(ys)), size)
     if box is None:
-        quarantine.filtered(where, "its target polygons have no area inside the image")
+        quarantine.published(where, "its target polygons have no area inside the image")
         return
     meta: dict[str, Any] = {"mask": target, "is_sentence": bool(content.get("is_sentence"))}
     if ignored:

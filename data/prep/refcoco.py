@@ -89,11 +89,11 @@ def _row(
 ) -> dict[str, Any] | None:  # fmt: skip
     where = phrase.where
     if not phrase.text.strip():
-        quarantine.filtered(where, "has an empty phrase, which asks for nothing")
+        quarantine.published(where, "has an empty phrase, which asks for nothing")
         return None
     box, odd = settled_box(phrase.box, phrase.size)
     if box is None:
-        quarantine.filtered(where, "; ".join([*odd, UNJUDGED]))
+        quarantine.published(where, "; ".join([*odd, UNJUDGED]))
         return None
     flags = [*phrase.flags, *odd]
     key = (phrase.picture, _key(phrase.text))

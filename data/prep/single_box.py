@@ -60,7 +60,7 @@ def single_box_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, native row) for each image and asked class that holds one instance, or as `rule.instances` says.
 
-    Zero-area boxes and images without exactly one instance are noted in `quarantine` as filtered; with
+    Zero-area boxes are noted in `quarantine` as published so, images without exactly one instance as filtered; with
     `instances="error"` the first of them raises DataError. Raises DataError for a class or name that no image has.
     """
     known = sorted({obj.label for image in images for obj in image.objects})
@@ -79,11 +79,14 @@ def single_box_rows(
 
 def _choose(image: AnnotatedImage, label: str, rule: SingleBoxRule, quarantine: Quarantine) -> LabelledBox | None:
     candidates = []
+    empty = 0
     for obj in image.objects:
         if obj.label != label:
             continue
         if 0 in obj.extent:
-            _leave_out(image, f"zero-area {label!r} box {list(obj.box)}", rule, quarantine)
+            reason = _checked(image, f"zero-area {label!r} box {list(obj.box)}", rule)
+            quarantine.published(image.where, reason, whole=False)
+            empty += 1
         elif min(obj.extent) < 0:
             quarantine.bad(
                 SampleError(
@@ -96,16 +99,20 @@ def _choose(image: AnnotatedImage, label: str, rule: SingleBoxRule, quarantine: 
         return candidates[0]
     if candidates and rule.instances == "largest":
         return max(candidates, key=lambda obj: obj.area)
-    _leave_out(image, f"holds {len(candidates)} instances of {label!r}, not one", rule, quarantine)
+    reason = _checked(image, f"holds {len(candidates)} instances of {label!r}, not one", rule)
+    # Without its boxes of no area the image holds none: that is how it is published, and no choice of the recipe's.
+    leave_out = quarantine.published if empty and not candidates else quarantine.filtered
+    leave_out(image.where, reason)
     return None
 
 
-def _leave_out(image: AnnotatedImage, reason: str, rule: SingleBoxRule, quarantine: Quarantine) -> None:
+def _checked(image: AnnotatedImage, reason: str, rule: SingleBoxRule) -> str:
+    """`reason` with the image's name. Raises DataError where `instances` is `error`."""
     if rule.instances == "error":
         raise DataError(
             f"{image.where}: image {image.id} {reason}; to filter such images set instances to skip or largest"
         )
-    quarantine.filtered(image.where, f"image {image.id}: {reason}")
+    return f"image {image.id}: {reason}"
 
 
 def _row(image: AnnotatedImage, chosen: LabelledBox, rule: SingleBoxRule) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.prep.medical import answer_of, is_closed, kept_columns, medical_row
-from vlrft.data.prep.source_rows import Made, Rows, converted, media_folder, picture_of, row_stream
+from vlrft.data.prep.source_rows import Made, Rows, Unasked, converted, media_folder, picture_of, row_stream
 from vlrft.data.problems import DataError, Quarantine
 
 _META = {
@@ -36,7 +36,7 @@ def rows(
 
     def convert(columns: dict[str, Any], where: str) -> Made:
         if language is not None and columns.get("q_lang") != language:
-            return None, [f"q_lang is {columns.get('q_lang')!r}, not {language!r}"]
+            return None, Unasked([f"q_lang is {columns.get('q_lang')!r}, not {language!r}"])
         answer = answer_of(columns, where)
         pictures = picture_of(columns, ("img_name", "image"), folder, where)
         meta = kept_columns(columns, _META)

@@ -17,6 +17,11 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 Made = tuple[dict[str, Any] | None, list[str]]
 """(row, what is odd about it); without a row the second part says why there is none."""
 
+
+class Unasked(list[str]):
+    """In place of what is odd: the row is left out by an option of the form, so that nobody misses it."""
+
+
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
@@ -92,7 +97,8 @@ def converted(
             quarantine.bad(error)
             continue
         if row is None:
-            quarantine.filtered(raw.where, "; ".join(odd))
+            leave_out = quarantine.filtered if isinstance(odd, Unasked) else quarantine.published
+            leave_out(raw.where, "; ".join(odd))
             continue
         row = admitted(row, odd, where=raw.where, keep_published=keep_published, quarantine=quarantine)
         if row is None:

@@ -12,7 +12,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vlrft.data.prep.source_rows import Made, Rows, converted, media_folder, prompt_of, row_stream, text_of, truth_of
+from vlrft.data.prep.source_rows import (
+    Made,
+    Rows,
+    Unasked,
+    converted,
+    media_folder,
+    prompt_of,
+    row_stream,
+    text_of,
+    truth_of,
+)
 from vlrft.data.problems import Quarantine, SampleError
 from vlrft.parse.choices import LETTERS
 from vlrft.parse.numbers import read_number
@@ -41,7 +51,7 @@ def rows(
 
     def convert(columns: dict[str, Any], where: str) -> Made:
         if data_source is not None and not str(columns.get("data_source", "")).startswith(data_source):
-            return None, [f"data_source is {columns.get('data_source')!r}, not {data_source!r}"]
+            return None, Unasked([f"data_source is {columns.get('data_source')!r}, not {data_source!r}"])
         stated = text_of(columns, ("problem_type",), where)
         kind = _TYPES.get(stated.lower())
         if kind is None:

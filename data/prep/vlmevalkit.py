@@ -47,7 +47,7 @@ def rows(
         elif split is not None and raw.columns.get("split") not in (None, split):
             continue
         elif raw.columns.get("answer") is None:
-            quarantine.filtered(raw.where, "states no answer")
+            quarantine.published(raw.where, "states no answer")
         else:
             try:
                 yield raw.where, {"id": f"{raw.stem}-{raw.number}", **_row(raw.columns, shared, raw.where)}

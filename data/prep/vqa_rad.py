@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.prep.medical import answer_of, is_closed, kept_columns, medical_row
-from vlrft.data.prep.source_rows import Made, Rows, converted, media_folder, picture_of, row_stream
+from vlrft.data.prep.source_rows import Made, Rows, Unasked, converted, media_folder, picture_of, row_stream
 from vlrft.data.problems import DataError, Quarantine
 
 _META = {
@@ -36,7 +36,7 @@ def rows(path: Path, *, split: str | None, images: Path | None, quarantine: Quar
     def convert(columns: dict[str, Any], where: str) -> Made:
         part = "test" if str(columns.get("phrase_type", "")).startswith("test") else "train"
         if by_phrase and split is not None and part != split:
-            return None, [f"is of the split {part}"]
+            return None, Unasked([f"is of the split {part}"])
         answer = answer_of(columns, where)
         pictures = picture_of(columns, ("image_name", "image"), folder, where)
         meta = kept_columns(columns, _META)

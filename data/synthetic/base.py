@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -70,14 +70,17 @@ class SyntheticTask(Protocol):
         ...
 
 
-def parse_options(task: SyntheticTask, raw: dict[str, Any], role: Role) -> SyntheticOptions:
-    """The options of a source in a recipe. Raises DataError that names the key."""
-    known = [field for field in task.options.model_fields if field != "role"]
+Options = TypeVar("Options", bound=Block)
+
+
+def parse_options(model: type[Options], raw: dict[str, Any], role: Role) -> Options:
+    """The options of a source of generated scenes in a recipe, as `model`. Raises DataError that names the key."""
+    known = [field for field in model.model_fields if field != "role"]
     for key in raw:
         if key not in known:
             raise DataError(f"data.{role}.options: unknown {key!r}{nearest(key, known)}; known: {', '.join(known)}")
     try:
-        return task.options(**{"seed": 0 if role == "train" else 1, **raw, "role": role})
+        return model(**{"seed": 0 if role == "train" else 1, **raw, "role": role})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -1,4 +1,4 @@
-"""Several images in one prompt: which of them shows another shape than the rest."""
+"""Several images in one prompt: which of them shows another shape than the rest, or one of another colour."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OddOneOut:
     """The generator `odd_one_out`; task `choice`, answer a letter."""
 
     name: ClassVar[str] = "odd_one_out"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     options: ClassVar[type[SyntheticOptions]] = OddOneOutOptions
 
     def plan(self, generator: np.random.Generator, options: OddOneOutOptions) -> Scene:
@@ -51,9 +51,16 @@ class OddOneOut:
             content=repr([(s.color, s.kind, s.box) for s in shapes]),
             row={
                 "task": "choice",
-                "prompt": "Which image shows another shape than the others?",
+                "prompt": f"Which image shows {_difference(usual, odd)} than the others?",
                 "answer": chr(ord("A") + answer),
                 "meta": {"options": [f"image {i + 1}" for i in range(options.images)]},
             },
             draw=draw,
         )
+
+
+def _difference(usual: tuple[str, str], odd: tuple[str, str]) -> str:
+    """In words; both are (colour, kind)."""
+    if usual[1] == odd[1]:
+        return "a shape of another color"
+    return "another shape" if usual[0] == odd[0] else "a shape of another kind and color"

@@ -44,7 +44,7 @@ class Screens:
     """The generator `screens`; task `gui_grounding` (answer the element's box) or `gui_action` (answer an action)."""
 
     name: ClassVar[str] = "screens"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     options: ClassVar[type[SyntheticOptions]] = ScreensOptions
 
     def plan(self, generator: np.random.Generator, options: ScreensOptions) -> Scene:
@@ -86,16 +86,16 @@ def _elements(generator: np.random.Generator, options: ScreensOptions) -> list[_
         made: list[_Element] = []
         x, y = _PAD, _PAD
         while len(made) < options.elements and y + _ROW <= options.size[1]:
-            kind = _KINDS[int(generator.integers(len(_KINDS)))]
+            # Kinds whose words are used up are left aside. (Twenty elements need words of all three.)
+            kinds = [kind for kind in _KINDS if left[kind]]
+            kind = kinds[int(generator.integers(len(kinds)))]
             x += int(generator.integers(0, 3)) * _PAD
             width = int(_font().getlength(str(left[kind][0]))) + {"button": 16, "field": 70, "box": 24}[kind]
-            if x + width > options.size[0] - _PAD or not left[kind]:
+            if x + width > options.size[0] - _PAD:
                 x, y = _PAD, y + _ROW + _PAD
                 continue
             made.append(_Element(kind=kind, text=str(left[kind].pop(0)), box=(x, y, x + width, y + _ROW)))
             x += width + _PAD
-            if not left[kind]:
-                break
         if len(made) == options.elements:
             return made
     raise DataError(

@@ -33,7 +33,12 @@ _MISPLACED = ("space", "coord_space", "target_space", "bbox_type")
 
 
 class Task(Protocol):
-    """One kind of question with one form of target."""
+    """One kind of question with one form of target.
+
+    It may also have `shown_times(sample, info)`, for questions about particular frames: the seconds, from the start of
+    the clip, of the frames of the sample's first medium, a video that is `info`, that have to be shown, whatever
+    `data.video` says. It raises SampleError where they cannot be.
+    """
 
     name: str
     rewards: tuple[str, ...]

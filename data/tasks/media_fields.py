@@ -120,6 +120,9 @@ def _video_ref(video: Any, where: str) -> MediaRef:
         )
     # Parquet fills the keys that a row does not use with nulls.
     given = {key: value for key, value in video.items() if value is not None}
+    if isinstance(given.get("bytes"), bytes):
+        # A path beside them is the name that they had, as `datasets` keeps it.
+        given.pop("path", None)
     for key in given:
         if key not in _VIDEO_KEYS:
             hint = nearest(str(key), list(_VIDEO_KEYS)) or f"; known: {', '.join(_VIDEO_KEYS)}"
@@ -166,7 +169,7 @@ def _seconds(value: Any, key: str, where: str) -> float | None:
 
 def _probed(ref: MediaRef, where: str) -> tuple[tuple[int, int], float]:
     """((width, height), seconds of the clip) of a video."""
-    from vlrft.data.video import probe
+    from vlrft.data.video import clip_seconds, probe
 
     info = probe(ref)
     start, end = ref.start or 0.0, info.duration if ref.end is None else ref.end
@@ -176,4 +179,4 @@ def _probed(ref: MediaRef, where: str) -> tuple[tuple[int, int], float]:
             f"the clip {start:g} s to {end:g} s lies outside {ref.name()}, which lasts {info.duration:.2f} s; correct "
             "`start` and `end` of the video",
         )
-    return info.size, min(end, info.duration) - start
+    return info.size, clip_seconds(ref, info.duration)

@@ -20,6 +20,13 @@ PUBLISHED = "flags"
 """Key of meta under which converters list what is odd about a benchmark's row that is kept as it was published."""
 
 
+def published_flags(row: Row) -> list[str]:
+    """What a converter has noted of the row under PUBLISHED; [] for most."""
+    meta = row.get("meta")
+    flags = meta.get(PUBLISHED) if isinstance(meta, Mapping) else None
+    return [str(flag) for flag in flags] if isinstance(flags, list) else []
+
+
 def stated_answer(row: Row, where: str, *, decode: bool) -> Any:
     """The row's `answer`. decode: read a text as JSON, since parquet files hold structures so. Raises SampleError."""
     answer = row.get("answer")

@@ -2,7 +2,8 @@
 
 Target: a list of boxes `[x1, y1, x2, y2]` in `target_space`, null where the object is absent. `meta.given_frames` says
 which of them the prompt gives away: how many from the first on, or a list of frame numbers from 0. `meta.timestamps`
-are the seconds of the frames; without them they are evenly spread over the clip.
+are the seconds of the frames; without them they are evenly spread over the clip. Just these frames are shown, one for
+each box, whatever `data.video` says.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import itertools
 import math
 from typing import Any
 
+from vlrft.data.problems import SampleError
 from vlrft.data.tasks.coordinates import Canvas
 from vlrft.data.tasks.media_fields import ONE_VIDEO
 from vlrft.data.tasks.row_task import FORMAT, Fields, RowTask
 from vlrft.data.tasks.targets import check_boxes
-from vlrft.types import Sample
+from vlrft.data.video import VideoInfo, even_times
+from vlrft.data.video.times import frame_range
+from vlrft.types import MediaRef, Sample
 
 
 class Tracking(RowTask):
@@ -40,9 +44,22 @@ class Tracking(RowTask):
         checked: list[list[float] | None] = [None] * len(track)
         for i, box in zip(present, boxes, strict=True):
             checked[i] = box
+        ref = fields.media.refs[0]
+        if ref.frames and len(ref.frames) < len(checked):
+            raise fields.error(_too_few(ref, len(ref.frames), len(checked)))
         _check_given(fields, checked)
         _check_timestamps(fields, len(checked))
         return checked
+
+    def shown_times(self, sample: Sample, info: VideoInfo) -> tuple[float, ...]:
+        """The frames that boxes are asked for. Raises SampleError where the clip has fewer."""
+        ref, boxes = sample.media[0], len(sample.target)
+        first, last = frame_range(info, ref.start, ref.end)
+        times = even_times(info, boxes, ref.start, ref.end)
+        if times is None:
+            raise SampleError(f"sample {sample.id!r}", _too_few(ref, last - first + 1, boxes))
+        stated = sample.meta.get("timestamps")
+        return times if stated is None else tuple(float(second) for second in stated)
 
     def variables(self, sample: Sample, canvas: Canvas) -> dict[str, Any]:
         first = sample.meta.get("first_frame") or 0
@@ -56,6 +73,10 @@ class Tracking(RowTask):
     def answer(self, sample: Sample, canvas: Canvas) -> str:
         boxes = ("null" if box is None else canvas.box(sample, box) for box in sample.target)
         return f"[{', '.join(boxes)}]"
+
+
+def _too_few(ref: MediaRef, frames: int, boxes: int) -> str:
+    return f"`answer` has {boxes} boxes, but {ref.name()} has {frames} frames; give one box per frame at most"
 
 
 def _given(frames: Any) -> list[int]:

@@ -9,23 +9,32 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from vlrft.data.images import MediaError
 from vlrft.data.video.clips import ClipRequest, clip_digest
-from vlrft.data.video.source import frame_files
-from vlrft.types import Clip, MediaRef
+from vlrft.data.video.source import identity
+from vlrft.types import Clip
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of every key. To be raised when the same request would give other frames."""
 _SLACK = 64
 """The folder is looked through each time that a process has written 1 / _SLACK of the capacity."""
 _ABANDONED_S = 3600.0
 """A file of this age that is still being written belongs to a process that was killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a clip is kept, or would be."""
+
+    request: ClipRequest
+    decoder: str
+    path: Path
 
 
 class ClipCache:
@@ -43,43 +52,52 @@ class ClipCache:
         self._unseen = capacity
         """Bytes written since the folder was looked through last."""
 
-    def load(self, request: ClipRequest, decoder: str) -> Clip | None:
-        """The clip, or None. Raises MediaError when the video itself is gone."""
-        path = self._path(request, decoder)
+    def entry(self, request: ClipRequest, decoder: str) -> Entry:
+        """The place of a clip by what its video is now: taken before decoding, so that a file that is replaced
+        meanwhile is not kept as the new one. Raises MediaError when the video is gone."""
+        ref = request.ref
+        shown = [ref.fps, ref.start, ref.end, request.times, request.size]
+        made_of = [VERSION, decoder, bool(ref.frames), identity(ref), *shown]
+        name = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        return Entry(request=request, decoder=decoder, path=self.folder / f"{name}.clip")
+
+    def load(self, entry: Entry) -> Clip | None:
+        """The clip, or None; a disk that refuses is logged and counts as missing."""
         try:
-            with path.open("rb") as file:
-                clip = _read(file, request)
+            with entry.path.open("rb") as file:
+                clip = _read(file, entry.request)
+            if clip is not None:
+                # Its time of change is its time of use.
+                os.utime(entry.path)
+                return clip
+            log.warning("%s: damaged, decoded anew", entry.path)
+            entry.path.unlink(missing_ok=True)
         except FileNotFoundError:
             return None
-        if clip is None:
-            log.warning("%s: damaged, decoded anew", path)
-            path.unlink(missing_ok=True)
-            return None
-        # Its time of change is its time of use.
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path)
-        return clip
+        except OSError as error:
+            log.warning("data.video.cache_dir: a clip cannot be read, decoded anew (%s)", error)
+        return None
 
-    def store(self, request: ClipRequest, decoder: str, clip: Clip) -> None:
-        """Keep `clip`, unless it alone exceeds the capacity. A disk that refuses is logged: the clip is at hand."""
+    def store(self, entry: Entry, clip: Clip) -> None:
+        """Keep `clip`, unless it alone exceeds the capacity, or its video has changed since `entry` was taken. A disk
+        that refuses is logged: the clip is at hand."""
         size = int(clip.frames.nbytes)
         if size > self.capacity:
             return
         try:
+            if self.entry(entry.request, entry.decoder).path != entry.path:
+                log.warning("%s: changed while it was decoded; this clip is not kept", entry.request.ref.name())
+                return
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._path(request, decoder), clip)
+            _write(entry.path, clip)
             self._unseen += size
             if self._unseen * _SLACK >= self.capacity:
                 self._unseen = 0
                 self._remove_least_used()
+        except MediaError as error:
+            log.warning("%s; this clip is not kept", error)
         except OSError as error:
             log.warning("data.video.cache_dir: a clip cannot be kept (%s)", error)
-
-    def _path(self, request: ClipRequest, decoder: str) -> Path:
-        ref = request.ref
-        shown = [ref.fps, ref.start, ref.end, request.times, request.size]
-        made_of = [VERSION, decoder, bool(ref.frames), list(_identity(ref)), *shown]
-        return self.folder / f"{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()}.clip"
 
     def _remove_least_used(self) -> None:
         entries = []
@@ -88,7 +106,7 @@ class ClipCache:
                 # Another process may remove it meanwhile.
                 with contextlib.suppress(FileNotFoundError):
                     status = file.stat()
-                    if file.name.endswith(".clip"):
+                    if file.name.endswith((".clip", ".info")):
                         entries.append((status.st_mtime_ns, status.st_size, file.path))
                     elif file.name.endswith(".part") and time.time() - status.st_mtime > _ABANDONED_S:
                         Path(file.path).unlink(missing_ok=True)
@@ -98,20 +116,6 @@ class ClipCache:
                 return
             Path(path).unlink(missing_ok=True)
             total -= size
-
-
-def _identity(ref: MediaRef) -> Iterator[Any]:
-    """What tells this video from others, and from itself when it has been changed."""
-    if ref.data is not None:
-        yield hashlib.sha256(ref.data).hexdigest()
-        return
-    for path in frame_files(ref) or (ref.path,):
-        assert path is not None, "a reference without bytes and frames has a path"
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise MediaError(path, f"cannot be opened ({error.strerror}); check data.root and the row") from error
-        yield os.path.abspath(path), status.st_size, status.st_mtime_ns
 
 
 def _write(path: Path, clip: Clip) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from vlrft.data.images import MediaError, open_image
 from vlrft.data.video.decoders import Decoder
 from vlrft.data.video.index import FrameIndex, read_index
-from vlrft.data.video.info import frames_rate
+from vlrft.data.video.info import VideoInfo, clip_seconds, frames_rate
 from vlrft.data.video.source import frame_files, opened
+from vlrft.data.video.times import frame_range
 from vlrft.types import Clip, MediaRef
 
 if TYPE_CHECKING:
@@ -51,14 +52,15 @@ def fill_clip(request: ClipRequest, decoder: Decoder, frames: np.ndarray, *, thr
     """Decode what is wanted into `frames` (uint8 [T, H, W, 3]), which becomes the frames of the Clip.
 
     At each time the frame on screen is taken (`FrameIndex.at`), whoever decodes; `Clip.timestamps` says when it began,
-    not before 0. A decoder must find it within half a frame. Frames are made smaller or larger by Pillow's bicubic
-    filter, which smooths when it shrinks, on 8 bits. Raises MediaError for whatever cannot be read.
+    not before 0. A decoder must find it within half a frame. `Clip.fps` is that of qwen-vl-utils, with which the models
+    were trained: frames shown, over the seconds that the source frames within the clip last. Frames are made smaller or
+    larger by Pillow's bicubic filter, which smooths when it shrinks, on 8 bits. Raises MediaError for whatever cannot
+    be read.
     """
     ref = request.ref
     files = frame_files(ref)
     index = _index_of_files(ref, len(files)) if files else _index_of_file(ref)
     start = ref.start or 0.0
-    end = index.end if ref.end is None else min(ref.end, index.end)
     if request.times[-1] + start > index.end + _HEADER_MISSES:
         raise MediaError(
             ref.name(), f"ends at {index.end:.2f} s, but a frame at {request.times[-1] + start:.2f} s was expected; "
@@ -69,12 +71,14 @@ def fill_clip(request: ClipRequest, decoder: Decoder, frames: np.ndarray, *, thr
     found = _open_files(files, wanted, index) if files else decoder(ref, index, wanted, threads=threads)
     stored_size = _fill(ref, index, places, wanted, found, frames)
     timestamps = tuple(max(0.0, index.times[place] - start) for place in places)
-    duration = max(end - start, index.interval)
+    rate = len(index.times) / index.end
+    whole = VideoInfo(name=ref.name(), size=stored_size, num_frames=len(index.times), fps=rate, duration=index.end)
+    first, last = frame_range(whole, ref.start, ref.end)
     return Clip(
         frames=frames,
         timestamps=timestamps,
-        fps=len(places) / duration,
-        duration=duration,
+        fps=len(places) / (last - first + 1) * rate,
+        duration=clip_seconds(ref, index.end),
         stored_size=stored_size,
         digest=clip_digest(frames, timestamps),
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from vlrft.data.images import MediaError
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
 
 LATENESS = 0.002
 """Seconds that a frame may begin after a time that it is asked for: containers round their time stamps."""
+
+
+UNEVENNESS = 0.001
+"""Seconds by which time stamps of a constant rate may miss it: Matroska rounds them to milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +78,15 @@ def read_index(container: InputContainer, stream: VideoStream, name: str) -> Fra
         raise MediaError(name, "holds no frames; fetch it again or drop the row")
     # Stable: frames that share a time stamp stay in the order of the file.
     shown.sort(key=lambda frame: frame[0])
-    clock = float(stream.time_base) if stream.time_base else 1.0
-    first, last = shown[0][0], shown[-1][0]
-    final = shown[-1][2] or (last - first) / max(1, len(shown) - 1) or _usual_duration(stream)
+    clock, first = _clock(stream), shown[0][0]
+    stamps = tuple(stamp for stamp, _, _ in shown)
+    end = even_end(stamps, stream)
+    if end is None:
+        end = (stamps[-1] - first + _last_duration(stamps, shown[-1][2], container, stream)) * clock
     return FrameIndex(
-        times=tuple((stamp - first) * clock for stamp, _, _ in shown),
-        end=(last - first + final) * clock,
-        pts=tuple(stamp for stamp, _, _ in shown) if stamped else None,
+        times=tuple((stamp - first) * clock for stamp in stamps),
+        end=end,
+        pts=stamps if stamped else None,
         keyframes=tuple(i for i, (_, is_keyframe, _) in enumerate(shown) if is_keyframe),
         container=container.format.name,
         reordered=bool(stream.codec_context.has_b_frames),
@@ -96,6 +105,38 @@ def _drop_other_streams(container: InputContainer, stream: VideoStream) -> None:
 def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
     """RFC 6386, 9.1: bit 4 of the frame tag is `show_frame`."""
     return not memoryview(packet)[0] & 0x10
+
+
+def even_end(stamps: Sequence[int], stream: VideoStream) -> float | None:
+    """Second at which the last frame ends, where the frames are evenly spaced and the stream agrees; else None.
+
+    stamps: when they are shown, rising, in the stream's clock. Even means within UNEVENNESS or one tick. A stream that
+    lasts half a frame more or less than that many frames has a last one of another length.
+    """
+    import numpy as np
+
+    if len(stamps) < 2 or not stream.duration:
+        return None
+    clock = _clock(stream)
+    step = (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+    misses = np.abs(np.asarray(stamps, np.float64) - stamps[0] - step * np.arange(len(stamps)))
+    if step <= 0 or misses.max() > max(1.0, UNEVENNESS / clock):
+        return None
+    lasts = (stamps[-1] - stamps[0]) * len(stamps) / (len(stamps) - 1)
+    return lasts * clock if abs(stream.duration - lasts) <= step / 2 else None
+
+
+def _last_duration(stamps: Sequence[int], stated: int, container: InputContainer, stream: VideoStream) -> float:
+    """Ticks for which the last frame is shown; stated: by its packet."""
+    if len(stamps) > 1 and stream.codec_context.has_b_frames and "mov" in container.format.name.split(","):
+        # What MP4 and MOV state is the time to the next frame that is decoded, which is not the next one shown.
+        rest = (stream.duration or 0) - (stamps[-1] - stamps[0])
+        return rest if rest > 0 else median(b - a for a, b in itertools.pairwise(stamps))
+    return stated or (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1) or _usual_duration(stream)
+
+
+def _clock(stream: VideoStream) -> float:
+    return float(stream.time_base) if stream.time_base else 1.0
 
 
 def _usual_duration(stream: VideoStream) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlrft.data.images import MediaError, image_size
-from vlrft.data.video.index import read_index
+from vlrft.data.video.index import even_end, read_index
+from vlrft.data.video.mp4 import composition_offsets
 from vlrft.data.video.rotation import rotation
-from vlrft.data.video.source import frame_files, opened
+from vlrft.data.video.source import opened, readable
 from vlrft.types import MediaRef
 
 if TYPE_CHECKING:
@@ -37,18 +39,16 @@ class VideoInfo:
     """Degrees, counter-clockwise, that upright frames are turned against the stored ones: 0, 90, 180, 270."""
 
 
-def probe(ref: MediaRef) -> VideoInfo:
-    """Size, length and rate of a video: a file, encoded bytes, a folder or a list of frames. Decodes at most one frame.
+def read_info(ref: MediaRef) -> VideoInfo:
+    """Size, length and rate of an encoded video. Decodes at most one frame. Runs in the decoding processes (`probe`).
 
-    MP4, MOV and AVI list all their frames in a header; for other files, and for headers without that list, the packets
-    are counted, which reads the whole file. Frames without `fps` are taken at FRAMES_FPS.
+    MP4, MOV and AVI of a constant frame rate list all their frames in a header; otherwise the packets are counted,
+    which reads the whole file.
 
     Raises MediaError for what is missing, no video, or shorter than its header says; DataError without PyAV.
     """
-    if files := frame_files(ref):
-        return _probe_frames(ref, files)
     with opened(ref) as (container, stream):
-        counted = _listed_frames(container, stream, ref.name())
+        counted = _listed_frames(ref, container, stream)
         if counted is None:
             index = read_index(container, stream, ref.name())
             counted = len(index.times), index.end
@@ -67,7 +67,9 @@ def probe(ref: MediaRef) -> VideoInfo:
     )
 
 
-def _probe_frames(ref: MediaRef, files: tuple[str, ...]) -> VideoInfo:
+def frames_info(ref: MediaRef, files: Sequence[str]) -> VideoInfo:
+    """The same of a video that is published as images, from the first one's header. Without `fps` they are taken at
+    FRAMES_FPS."""
     if ref.path is not None and ref.frames:
         raise MediaError(ref.name(), "has both a path and frames; correct the row")
     fps = frames_rate(ref)
@@ -80,6 +82,12 @@ def _probe_frames(ref: MediaRef, files: tuple[str, ...]) -> VideoInfo:
     )
 
 
+def clip_seconds(ref: MediaRef, duration: float) -> float:
+    """Seconds of the clip that `ref` asks for, of a video that lasts `duration`."""
+    end = duration if ref.end is None else min(ref.end, duration)
+    return end - (ref.start or 0.0)
+
+
 def frames_rate(ref: MediaRef) -> float:
     """Frames per second of a video that is published as images."""
     fps = ref.fps if ref.fps is not None else FRAMES_FPS
@@ -88,26 +96,33 @@ def frames_rate(ref: MediaRef) -> float:
     return fps
 
 
-def _listed_frames(container: InputContainer, stream: VideoStream, name: str) -> tuple[int, float] | None:
-    """(number of frames, seconds) by the file's own table of frames; None where it has none that is complete."""
+def _listed_frames(ref: MediaRef, container: InputContainer, stream: VideoStream) -> tuple[int, float] | None:
+    """(number of frames, seconds) by the file's own table of frames; None where it lists less than all of a constant
+    rate. `read_index` then finds the same."""
     entries = stream.index_entries
     if stream.frames < 2 or len(entries) < stream.frames or stream.time_base is None:
         return None
-    last_byte, stamps = 0, []
+    last_byte, stamps, hidden = 0, [], False
     for entry in entries:
-        if entry.is_discard:
-            # An edit list: which frames are shown depends on presentation times, which are not listed.
-            return None
+        hidden = hidden or entry.is_discard
         last_byte = max(last_byte, entry.pos + entry.size)
         if entry.size > 0:
             stamps.append(entry.timestamp)
     if last_byte > container.size > 0:
         raise MediaError(
-            name,
+            ref.name(),
             f"is truncated: its header lists {len(stamps)} frames up to byte {last_byte}, and it has {container.size} "
             "bytes; fetch it again or drop the row",
         )
-    span = stamps[-1] - stamps[0] if stamps else 0
-    if len(stamps) < 2 or span <= 0:
+    # By an edit list, or by VP8: which frames are shown is not listed.
+    if hidden or stream.codec_context.name == "vp8" or len(stamps) < len(entries):
         return None
-    return len(stamps), span * len(stamps) / (len(stamps) - 1) * float(stream.time_base)
+    if stream.codec_context.has_b_frames and "avi" not in container.format.name.split(","):
+        # Listed is when frames are decoded.
+        with readable(ref) as file:
+            later = composition_offsets(file, len(stamps))
+        if later is None:
+            return None
+        stamps = sorted(stamp + int(offset) for stamp, offset in zip(stamps, later, strict=True))
+    end = even_end(stamps, stream)
+    return None if end is None else (len(stamps), end)

@@ -13,14 +13,15 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 from vlrft.config import VideoConfig
 from vlrft.data.images import MediaError
 from vlrft.data.problems import DataError
 from vlrft.data.video.clips import ClipRequest
+from vlrft.data.video.info import VideoInfo
 from vlrft.data.video.line import receive, send
-from vlrft.types import Clip
+from vlrft.types import Clip, MediaRef
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +40,19 @@ class DecodingProcess:
     def __init__(self, config: VideoConfig) -> None:
         """Raises DataError when the decoder cannot be loaded."""
         self.config = config
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
-        self._line, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    f"from vlrft.data.video.worker import serve; serve({theirs.fileno()}, {os.getpid()})",
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stderr=self._words,
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
-                    "OMP_NUM_THREADS": "1",
-                },
-            )
+        with contextlib.ExitStack() as opened:
+            try:
+                self._words = opened.enter_context(tempfile.TemporaryFile())
+                self._line, theirs = map(opened.enter_context, socket.socketpair())
+                self._process = _launched(theirs.fileno(), self._words)
+            except OSError as error:
+                raise DataError(
+                    f"data.video.decoder={config.decoder}: no process can be started ({error}); close files or "
+                    "programs, or lower data.video.workers"
+                ) from error
+            theirs.close()
+            # From here on it is `kill` that closes them.
+            opened.pop_all()
         self._start()
 
     def _start(self) -> None:
@@ -92,17 +87,29 @@ class DecodingProcess:
                 f"{len(request.times)} frames of {request.size[0]}x{request.size[1]} take {size >> 20} MiB, "
                 f"data.video.memory_mb is {self.config.memory_mb}; show fewer or smaller frames",
             )
-        self._words.seek(0)
-        self._words.truncate()
+        import numpy as np
+
         with _shared_file(size) as file:
             shared = mmap.mmap(file.fileno(), size)
-            kind, said = self._ask(request, file.fileno())
-        if kind == "clip":
-            import numpy as np
+            try:
+                clip: Clip = self._answer(name, request, lent=file.fileno())
+            except BaseException:
+                shared.close()
+                raise
+        return replace(clip, frames=np.frombuffer(shared, np.uint8).reshape(request.shape))
 
-            clip: Clip = said
-            return replace(clip, frames=np.frombuffer(shared, np.uint8).reshape(request.shape))
-        shared.close()
+    def info(self, ref: MediaRef) -> VideoInfo:
+        """What an encoded video is (`read_info`); the same limits hold."""
+        found: VideoInfo = self._answer(ref.name(), ref)
+        return found
+
+    def _answer(self, name: str, request: ClipRequest | MediaRef, lent: int | None = None) -> Any:
+        """What the process says to the request. Raises MediaError and DataError for what it cannot do."""
+        self._words.seek(0)
+        self._words.truncate()
+        kind, said = self._ask(name, request, lent)
+        if kind in ("clip", "info"):
+            return said
         if kind == "media":
             raise MediaError(*said)
         if kind == "data":
@@ -117,11 +124,10 @@ class DecodingProcess:
             )
         raise MediaError(name, f"the decoder {self.config.decoder} fails on it ({said}); convert it or drop the row")
 
-    def _ask(self, request: ClipRequest, file: int) -> tuple[str, Any]:
-        name = request.ref.name()
+    def _ask(self, name: str, request: ClipRequest | MediaRef, lent: int | None) -> tuple[str, Any]:
         self._line.settimeout(self.config.timeout_s)
         try:
-            send(self._line, request, lent=file)
+            send(self._line, request, lent=lent)
             (kind, said), _ = receive(self._line)
         except TimeoutError as error:
             self.kill()
@@ -162,6 +168,22 @@ class DecodingProcess:
         self._process.wait()
         self._line.close()
         self._words.close()
+
+
+def _launched(descriptor: int, words: IO[bytes]) -> subprocess.Popen[bytes]:
+    """descriptor: the process's end of the line; words: its standard error."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from vlrft.data.video.worker import serve; serve({descriptor}, {os.getpid()})"],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        stderr=words,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
 
 
 def decoding_threads(workers: int) -> int:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from typing import TYPE_CHECKING, BinaryIO
 
-from vlrft.data.video.source import encoded
+from vlrft.data.video.mp4 import matrix_boxes
+from vlrft.data.video.source import readable
 from vlrft.types import MediaRef
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-_CONTAINERS = (b"moov", b"trak")
 _MATRIX = {(b"mvhd", 0): 36, (b"mvhd", 1): 48, (b"tkhd", 0): 40, (b"tkhd", 1): 52}
 """Offset of the 3x3 matrix in a box, by type and version (ISO/IEC 14496-12, 8.2.2 and 8.3.2)."""
 _UPRIGHT = (0x10000, 0, 0x10000, 0)
@@ -26,11 +25,12 @@ def rotation(ref: MediaRef, container: InputContainer, stream: VideoStream) -> i
     MP4 and MOV say in their headers that nothing is turned, which is the usual case; otherwise FFmpeg is asked, which
     knows with the first decoded frame. Lets its errors through when there is none.
     """
-    source = encoded(ref)
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+    with readable(ref) as file:
         if _stands_upright(file):
             return 0
     container.seek(stream.start_time or 0, stream=stream)
+    # Threads would each take frames before the first comes out.
+    stream.thread_type = "NONE"
     for frame in container.decode(stream):
         return round(frame.rotation / 90) % 4 * 90
     return 0
@@ -38,38 +38,12 @@ def rotation(ref: MediaRef, container: InputContainer, stream: VideoStream) -> i
 
 def _stands_upright(file: BinaryIO) -> bool:
     """Whether all matrices of an MP4 or MOV file are known to leave the picture as it is."""
-    length = file.seek(0, io.SEEK_END)
-    matrices = _matrices(file, 0, length)
-    return bool(matrices) and all(matrix == _UPRIGHT for matrix in matrices)
+    found = [_matrix(payload, kind) for kind, payload in matrix_boxes(file)]
+    return bool(found) and all(matrix == _UPRIGHT for matrix in found)
 
 
-def _matrices(file: BinaryIO, begin: int, end: int) -> list[tuple[int, ...]]:
-    """Of the boxes between two offsets; [] as well for what is not made of such boxes."""
-    found: list[tuple[int, ...]] = []
-    while begin + 8 <= end:
-        file.seek(begin)
-        size, kind = struct.unpack(">I4s", file.read(8))
-        header = 8
-        if size == 1:
-            wide = file.read(8)
-            size, header = (struct.unpack(">Q", wide)[0], 16) if len(wide) == 8 else (0, 16)
-        elif size == 0:
-            size = end - begin
-        if size < header or begin + size > end:
-            return []
-        if kind in _CONTAINERS:
-            found += _matrices(file, begin + header, begin + size)
-        elif (matrix := _matrix(file, kind, size - header)) is not None:
-            found.append(matrix)
-        begin += size
-    return found
-
-
-def _matrix(file: BinaryIO, kind: bytes, size: int) -> tuple[int, ...] | None:
-    """a, b, d, c of the header box whose payload starts here; None for boxes without a matrix."""
-    if kind not in (b"mvhd", b"tkhd"):
-        return None
-    payload = file.read(min(size, 128))
+def _matrix(payload: bytes, kind: bytes) -> tuple[int, ...]:
+    """a, b, d, c of a header box."""
     offset = _MATRIX.get((kind, payload[0])) if payload else None
     if offset is None or len(payload) < offset + 36:
         return (0, 0, 0, 0)

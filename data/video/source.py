@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vlrft.data.images import MediaError
 from vlrft.data.problems import DataError
@@ -52,6 +53,28 @@ def encoded(ref: MediaRef) -> str | bytes:
     if not os.access(ref.path, os.R_OK):
         raise MediaError(name, "cannot be opened (Permission denied); check its permissions")
     return ref.path
+
+
+def identity(ref: MediaRef) -> list[Any]:
+    """What tells a video from others, and from itself when it has been changed: path, size and time of change of its
+    file (of each file of frames), or the digest of its bytes. Raises MediaError when it is gone."""
+    if ref.data is not None:
+        return [hashlib.sha256(ref.data).hexdigest()]
+    found = []
+    for path in frame_files(ref) or (ref.path,):
+        assert path is not None, "a reference without bytes and frames has a path"
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise MediaError(path, f"cannot be opened ({error.strerror}); check data.root and the row") from error
+        found.append((os.path.abspath(path), status.st_size, status.st_mtime_ns))
+    return found
+
+
+def readable(ref: MediaRef) -> BinaryIO:
+    """The encoded video as an open file."""
+    source = encoded(ref)
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
 @contextmanager

@@ -5,27 +5,14 @@ from __future__ import annotations
 import math
 
 from vlrft.config import VideoConfig
-from vlrft.data.images import MediaError, image_size
-from vlrft.data.video.info import VideoInfo, probe
-from vlrft.types import MediaRef, MediaShape
+from vlrft.data.images import MediaError
+from vlrft.data.video.info import VideoInfo
 
 FRAME_FACTOR = 2
 """Frames are shown in pairs: the temporal patch of the Qwen vision towers."""
 
 _ROUNDING = 1e-6
 """Frames: how far a product of seconds and frames per second may miss the whole number that it stands for."""
-
-
-def media_shape(ref: MediaRef, config: VideoConfig) -> MediaShape:
-    """Size, number of frames and their times, before any pixel of a shown frame is decoded; of an image its size.
-
-    Raises MediaError for a file that is missing or not what the reference says, and for a clip outside its video.
-    """
-    if ref.kind == "image":
-        return MediaShape(size=image_size(ref))
-    info = probe(ref)
-    times = frame_times(info, config, ref.start, ref.end)
-    return MediaShape(size=info.size, num_frames=len(times), timestamps=times)
 
 
 def frame_times(
@@ -48,11 +35,24 @@ def frame_times(
 
     Raises MediaError when the clip is empty, starts before 0 or after the video's end, or ends before it starts.
     """
-    first, last = _frame_range(info, start, end)
+    first, last = frame_range(info, start, end)
     total = last - first + 1
     wanted = _count(config, total, total / info.fps)
     # A single frame is shown twice.
     frames = (round(first + i * (last - first) / (wanted - 1)) for i in range(wanted))
+    return tuple(max(0.0, frame / info.fps - (start or 0.0)) for frame in frames)
+
+
+def even_times(
+    info: VideoInfo, number: int, start: float | None = None, end: float | None = None
+) -> tuple[float, ...] | None:
+    """Seconds, from the start of the clip, of exactly `number` source frames, an odd number too: evenly spaced from the
+    first to the last, or the first where it is one. None where the clip has fewer. Raises MediaError like
+    `frame_times`."""
+    first, last = frame_range(info, start, end)
+    if number > last - first + 1:
+        return None
+    frames = (round(first + i * (last - first) / max(1, number - 1)) for i in range(number))
     return tuple(max(0.0, frame / info.fps - (start or 0.0)) for frame in frames)
 
 
@@ -72,8 +72,9 @@ def _ceil2(number: float) -> int:
     return math.ceil(number / FRAME_FACTOR - _ROUNDING) * FRAME_FACTOR
 
 
-def _frame_range(info: VideoInfo, start: float | None, end: float | None) -> tuple[int, int]:
-    """First and last source frame of the clip, as if the frame rate were constant."""
+def frame_range(info: VideoInfo, start: float | None, end: float | None) -> tuple[int, int]:
+    """First and last source frame of the clip, as if the frame rate were constant. Raises MediaError like
+    `frame_times`."""
     first, last = 0, info.num_frames - 1
     clip = f"the clip from {start if start is not None else 0:g} s to {end if end is not None else info.duration:g} s"
     if start is not None:

@@ -23,14 +23,17 @@ from vlrft.data.images import MediaError
 from vlrft.data.problems import DataError
 from vlrft.data.video.clips import ClipRequest, fill_clip
 from vlrft.data.video.decoders import Decoder, find_decoder
+from vlrft.data.video.info import read_info
 from vlrft.data.video.line import receive, send
+from vlrft.types import MediaRef
 
 
 def serve(descriptor: int, parent: int) -> None:
     """descriptor: this end of the line. parent: id of the process that it works for.
 
     The first message is (decoder, memory in MiB, threads), answered by `ready` or `data`; every other is a ClipRequest
-    with a file for its frames, answered by `clip`, `media`, `memory` or `error` and what there is to say.
+    with a file for its frames, answered by `clip`, or a MediaRef, answered by `info`; or either by `media`, `memory` or
+    `error` and what there is to say.
     """
     # Nothing that a decoder prints may look like output of the program that uses us.
     os.dup2(2, 1)
@@ -49,19 +52,22 @@ def serve(descriptor: int, parent: int) -> None:
                 request, file = receive(line)
             except EOFError:
                 return
-            assert file is not None, "a request comes with a file for its frames"
             try:
                 answer = _answer(request, file, decoder, threads)
             finally:
-                os.close(file)
+                if file is not None:
+                    os.close(file)
             send(line, answer)
 
 
-def _answer(request: ClipRequest, file: int, decoder: Decoder, threads: int) -> tuple[str, Any]:
-    # Unmapped once no array looks at it.
-    shared = mmap.mmap(file, int(np.prod(request.shape)))
-    frames = np.frombuffer(shared, np.uint8).reshape(request.shape)
+def _answer(request: ClipRequest | MediaRef, file: int | None, decoder: Decoder, threads: int) -> tuple[str, Any]:
     try:
+        if isinstance(request, MediaRef):
+            return "info", read_info(request)
+        assert file is not None, "a request for a clip comes with a file for its frames"
+        # Unmapped once no array looks at it.
+        shared = mmap.mmap(file, int(np.prod(request.shape)))
+        frames = np.frombuffer(shared, np.uint8).reshape(request.shape)
         return "clip", replace(fill_clip(request, decoder, frames, threads=threads), frames=None)
     except MediaError as error:
         return "media", (error.where, error.reason)

@@ -1,9 +1,9 @@
 """Charts: a program that draws one is run in a sandbox, and what it drew is compared with the true chart.
 
 Target: for `chart.render` the reference program (string, fenced or not), or a recorded element dump as `recorded`
-returns it: `{"text", "type", "layout", "colour", "legend", "data"}`. For `chart.visual` the path of an image, or a
-reference program. A reference program must draw something, else it is refused as a target; it runs in a child of its
-own and its elements stay in the trusted process.
+returns it: `{"text", "type", "layout", "colour", "legend", "data", "roles", "ties"}`. For `chart.visual` the path of an
+image, or a reference program. A reference program must draw something, else it is refused as a target; it runs in a
+child of its own and its elements stay in the trusted process.
 
 Meta: `timeout_s` (default 10), wall seconds that a program may take. `output_mode` says how the completion is read.
 
@@ -16,9 +16,9 @@ nothing, and a `ThreadPoolExecutor` runs its tasks one by one (other threads and
 
 No code, code that is not Python, and code that draws nothing that can be seen are `unparsable`; `sandbox_timeout`,
 `sandbox_memory`, `sandbox_denied` (a forbidden file or call, or a forged result) and `sandbox_crash` (an exception, a
-signal, an early exit) say how else a run failed; `over_length` is a program, or a drawing, too large to be read (some
-3,000 bars, or 8 MiB of paint commands; lines of very many points are simplified first). All are worth 0. Programs run
-under the same random seed state, so unseeded noise is equal in all of them.
+signal, an exit with a message or with a status other than 0) say how else a run failed; `over_length` is a program, or
+a drawing, too large to be read (some 3,000 bars, or 8 MiB of paint commands; lines of very many points are simplified
+first). All are worth 0. Programs run under the same random seed state, so unseeded noise is equal in all of them.
 
 Guards: the sandbox is Landlock, seccomp, limits and a process per program, in bubblewrap where that works (sandbox.py).
 A dump cannot be forged: elements are read off the paint commands from which the image is painted, in the trusted
@@ -26,7 +26,18 @@ process (reading.py), so that a program which reports what it wants has drawn it
 under 0.3 pixels, letters under 4, ink that is too faint or in the colour of what lies beneath, marks that later paint
 covers (visibility.py). A program cannot copy the reference either: neither the warm server nor any child ever holds
 another program or result. Printing or writing the expected dump is drawing nothing. Extra marks, texts and figures cost
-precision; several code blocks do not help, since one is run.
+precision; several code blocks do not help, since one is run. What belongs together is judged together: a text counts in
+its role and at its axes, a colour and a legend entry at its series (the entry's by the paint of its handle), a value at
+the name of its category or slice; each such error costs its part of the mean. Tick labels are many, so they are one
+half of the text. An empty chart has 0.1 for running, and half of the text for a right title and right labels, since a
+chart does begin with them: axes without a series, where the true chart has one, and tick labels there count nothing.
+What still pays: texts other than titles, labels and ticks are known by their axes, not by their place there, so that
+the numbers written over two bars, or the cells of a heatmap, can be swapped. Series of one kind, colour, dashes and
+marker are one to a legend. Points have no order beyond their place: a line that goes through them in another order may
+agree. Subplots are known by row and column of those that are there, figures by their order, pie slices by name, legend
+or size, cells of a mesh or image by order and colour (what a colour bar says is not read). Widths, line styles, marker
+shapes, fonts, limits, grids and the sizes of scatter points are not judged. A bar may stand 0.45 categories off, so
+that grouped bars may be in another order. Names count where their text is painted within its own length of the tick.
 
 Source: element F1s in the manner of ChartMimic (Shi et al. 2024) and MSRL (arXiv 2508.13587; its weights are
 unverified, so the weights here are ours); CIEDE2000; SSIM (Wang et al. 2004).
@@ -82,9 +93,10 @@ def render(
     """How many elements of the true chart the program draws: texts, types, layout, colours, legend and data.
 
     Formula: 0.1 + 0.9 x mean of the F1s of {text, type, layout, colour, legend, data}; 0 when the run fails. An element
-    that neither chart has is dropped from the mean. Text, legend, type and layout are multisets. Colours and series are
-    matched one to one (Hungarian) within a type: colours by max(0, 1 - dE2000 / 100), series by the share of points
-    that agree.
+    that neither chart has is dropped from the mean. Text is the mean of two F1s, of tick labels and of all other texts,
+    each text with its role and axes. Series are matched one to one (Hungarian) within a type and an axes, by data,
+    colour and legend together; then data counts the share of points that agree, colour max(0, 1 - dE2000 / 100), legend
+    the words of each entry at the same series. Type and layout (with whether the axes shows a series) are multisets.
     Range: [0, 1]
 
     rel_tol: by how much a value may differ, relative to the true one (positions on an axis: to the series' span).
@@ -213,10 +225,11 @@ def _reference(program: str, timeout: float, allow_unsandboxed: bool) -> tuple[d
         raise TargetError("a chart target is a reference program, got a blank one; correct the row")
     outcome = shared_sandbox(allow_unsandboxed).run(code, timeout_s=3.0 * timeout)
     found, failed = _drawn(outcome)
+    if failed == "unparsable" and outcome.flag is None:
+        raise TargetError("the chart target's reference program draws nothing; correct the program")
     if failed is not None:
-        raise TargetError(
-            f"the chart target's reference program fails ({failed}): {outcome.error}; correct the program"
-        )
+        said = f": {outcome.error}" if outcome.error else ""
+        raise TargetError(f"the chart target's reference program fails ({failed}){said}; correct the program")
     return found, outcome.pages[-1]
 
 

@@ -11,6 +11,8 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.uint8]
 Colour = tuple[float, float, float, float]
 Box = tuple[float, float, float, float]
+Names = tuple[tuple[str, float], ...]
+"""Words on an axis, each with its place in data."""
 
 GAP = 1e9
 """Coordinate of a point that is not there; the largest one that there is."""
@@ -32,6 +34,8 @@ class Frame:
     slot: Box
     x: tuple[str, float, float]
     y: tuple[str, float, float]
+    x_names: Names = ()
+    y_names: Names = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Op:
     edge: Colour | None
     fill: Colour | None
     width: float
-    dashed: bool
+    dashes: tuple[float, ...]
+    """Lengths of the pattern; none for a solid line."""
     hatch: str | None
     hatch_colour: Colour | None
     box: Box | None
@@ -81,6 +86,10 @@ class Op:
     angle: float = 0.0
     math: bool = False
 
+    @property
+    def dashed(self) -> bool:
+        return bool(self.dashes)
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -90,5 +99,7 @@ class Page:
     height: int
     frames: tuple[Frame, ...]
     owners: tuple[tuple[str, int, int], ...]
+    anchors: dict[int, tuple[float, float]]
+    """By owner, where a text is said to be anchored, in pixels."""
     clips: tuple[Path, ...]
     ops: tuple[Op, ...]

@@ -2,8 +2,15 @@
 
 Elements in their JSON form (a recorded dump, and what `recorded` makes of a program):
 
-    {"text": ["Sales", "0", "10"], "type": ["bar", "line"], "layout": [[rows, columns, top, bottom, left, right]],
-     "colour": [["bar", "#1f77b4"]], "legend": ["2023"], "data": [{"type": "bar", "points": [[position, low, high]]}]}
+    {"text": ["Sales", "a"], "type": ["bar"], "layout": [[rows, columns, top, bottom, left, right]],
+     "colour": [["bar", "#1f77b4"]], "legend": ["2023"],
+     "data": [{"type": "bar", "points": [[position, low, high]], "axes": [figure, top, left], "colours": ["#1f77b4"],
+               "x": [["a", position]]}],
+     "roles": [["title", figure, top, left], ["xtick", figure, top, left]], "ties": [[[series, point]]]}
+
+`roles` says of each text what it is and where, `ties` of each legend entry to which series (or points) it belongs.
+Both, and what a series has besides `type` and `points`, may be missing, as in dumps recorded before there was any:
+those texts, entries and colours are then compared as sets.
 """
 
 from __future__ import annotations
@@ -14,106 +21,112 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from vlrft.rewards.base import TargetError
 from vlrft.rewards.chart.colour import similarity
+from vlrft.rewards.chart.matching import Pair, legend_f1, matched, prepared
+from vlrft.rewards.chart.points import Array
 
 Elements = Mapping[str, Any]
-Array = NDArray[np.float64]
 
 NAMES = ("text", "type", "layout", "colour", "legend", "data")
-VALUE_ONLY = ("pie", "mesh", "image")
-"""Kinds whose points have no position in their first column."""
+BINDINGS = {"roles": "text", "ties": "legend"}
+"""What binds the items of an element, one entry for each of them."""
 
 MAX_MATCHED = 200
-"""Items per side that are matched; what lies beyond still counts as not found."""
-MAX_SERIES = 64
-MAX_POINTS = 2000
+"""Colours per side that are matched; what lies beyond still counts as not found."""
 
 
 def check_elements(target: Mapping[str, Any]) -> Elements:
     """A recorded dump as it was given. Raises TargetError that names the field; a missing element is not judged."""
-    unknown = sorted(map(str, set(target) - set(NAMES)))
-    if unknown or not target:
-        raise TargetError(f"a chart dump holds {', '.join(NAMES)}; got {unknown or 'none of them'}")
+    unknown = sorted(map(str, set(target) - {*NAMES, *BINDINGS}))
+    if unknown or not set(target) & set(NAMES):
+        names = ", ".join((*NAMES, *BINDINGS))
+        raise TargetError(f"a chart dump holds {names}; got {unknown or 'none of them'}; record the chart afresh")
     checks = {"text": _is_text, "type": _is_text, "legend": _is_text, "layout": _is_cell, "colour": _is_colour}
+    checks |= {"roles": _is_role, "ties": _is_tie, "data": _is_series}
     for name, items in target.items():
-        fits = checks.get(name, _is_series)
-        if not isinstance(items, list) or not all(fits(item) for item in items):
+        if not isinstance(items, list) or not all(checks[name](item) for item in items):
             raise TargetError(f"chart dump: {name} has the wrong form, {str(items)[:120]!r}; record the chart afresh")
-    if not any(target.values()):
+    for name, bound in BINDINGS.items():
+        if name in target and len(target[name]) != len(target.get(bound, [])):
+            raise TargetError(f"chart dump: {name} must have one entry for each {bound}; record the chart afresh")
+    sizes = [len(one["points"]) for one in target.get("data", [])]
+    for series, point in (mark for marks in target.get("ties", []) for mark in marks):
+        if not 0 <= series < len(sizes) or not -1 <= point < sizes[series]:
+            raise TargetError(f"chart dump: ties name series {series}, point {point}, which data lacks; record afresh")
+    if not any(target.get(name) for name in NAMES):
         raise TargetError("chart dump: every element is empty, so no chart can be judged against it")
     return target
 
 
 def agreement(found: Elements, truth: Elements, rel_tol: float) -> dict[str, float | None]:
     """F1 of each element, in [0, 1]; None where both have none of it, or the truth does not record it."""
-    scored: dict[str, float | None] = {}
-    for name in NAMES:
-        given, wanted = found.get(name, []), truth.get(name)
-        if wanted is None or not (given or wanted):
-            scored[name] = None
+    judged = {name: bool(truth.get(name) or (name in truth and found.get(name))) for name in NAMES}
+    scored: dict[str, float | None] = dict.fromkeys(NAMES)
+    pairs: list[Pair] = []
+    series = (prepared(found), prepared(truth))
+    if any(judged[name] for name in ("colour", "legend", "data")):
+        pairs = matched(*series, rel_tol)
+    number = sum(map(len, series))
+    for name in (name for name in NAMES if judged[name]):
+        given, wanted = found.get(name, []), truth[name]
+        if name == "text":
+            scored[name] = _text_f1(found, truth)
+        elif name == "layout":
+            scored[name] = multiset_f1(_cells(found, truth), _cells(truth, truth))
+        elif name == "data":
+            scored[name] = min(1.0, 2.0 * sum(pair.data.share for pair in pairs) / number)
+        elif name == "colour" and truth.get("data") and all("colours" in one for one in truth["data"]):
+            scored[name] = min(1.0, 2.0 * sum(pair.colour for pair in pairs) / number)
         elif name == "colour":
             scored[name] = _matched_f1(_colour_likeness(given, wanted), given, wanted)
-        elif name == "data":
-            scored[name] = _matched_f1(_data_likeness(given, wanted, rel_tol), given, wanted)
+        elif name == "legend" and "ties" in found and "ties" in truth:
+            scored[name] = min(1.0, legend_f1(found, truth, pairs))
         else:
-            scored[name] = multiset_f1([_key(g) for g in given], [_key(w) for w in wanted])
+            scored[name] = multiset_f1([_words(g) for g in given], [_words(w) for w in wanted])
     return scored
+
+
+def _text_f1(found: Elements, truth: Elements) -> float | None:
+    """Mean of the F1 of tick labels and the F1 of all other texts, each a role at a place with its words.
+
+    Labels of an axes that shows no series say nothing, unless the true chart has none at all.
+    """
+    given, wanted = ([_words(text) for text in one.get("text", [])] for one in (found, truth))
+    if "roles" not in found or "roles" not in truth:
+        return multiset_f1(given, wanted)
+    f1s = []
+    for ticks in (False, True):
+        mine, theirs = _with_role(found, truth, ticks), _with_role(truth, truth, ticks)
+        f1s += [multiset_f1(mine, theirs)] if mine or theirs else []
+    return sum(f1s) / len(f1s) if f1s else None
+
+
+def _with_role(elements: Elements, truth: Elements, ticks: bool) -> list[tuple[Any, ...]]:
+    filled = {tuple(one["axes"]) for one in elements.get("data", []) if "axes" in one}
+    every = not any("axes" in one for one in truth.get("data", []))
+    made = []
+    for words, (role, *place) in zip(elements["text"], elements["roles"], strict=True):
+        is_tick = role.endswith("tick")
+        if is_tick == ticks and (every or not is_tick or tuple(place) in filled):
+            made.append((role, *place, _words(words)))
+    return made
+
+
+def _cells(elements: Elements, truth: Elements) -> list[tuple[Any, ...]]:
+    """Cells of the layout, each with whether it shows a series, where the truth says that of any."""
+    if not any("axes" in one for one in truth.get("data", [])):
+        return [tuple(cell) for cell in elements.get("layout", [])]
+    filled = {tuple(one["axes"][1:]) for one in elements.get("data", []) if "axes" in one}
+    return [(*cell, (cell[2], cell[4]) in filled) for cell in elements.get("layout", [])]
 
 
 def multiset_f1(found: Sequence[Any], truth: Sequence[Any]) -> float:
     """2 |found and truth| / (|found| + |truth|), items counted as often as they occur."""
     shared = (Counter(found) & Counter(truth)).total()
     return 2.0 * shared / (len(found) + len(truth))
-
-
-def series_likeness(found: Array, truth: Array, rel_tol: float, *, positions: int) -> float:
-    """Share of points that agree, over the longer of the two; in order, or sorted, whichever agrees more.
-
-    The first `positions` columns may be off by rel_tol of the true series' span (dates and years are large numbers),
-    the others by rel_tol of the true value (and by a hundredth of that of the largest one, for zeros).
-    """
-    longest = max(len(found), len(truth))
-    if not len(found) or not len(truth) or found.shape[1] != truth.shape[1]:
-        return 0.0
-    slack = rel_tol * np.abs(truth) + 0.01 * rel_tol * np.abs(truth).max(axis=0)
-    for column in range(positions):
-        span = float(np.ptp(truth[:, column]))
-        if span > 0.0:
-            slack[:, column] = rel_tol * span
-    ranked, by = truth[np.lexsort(truth.T[::-1])], np.lexsort(truth.T[::-1])
-    ordered = found[np.lexsort(found.T[::-1])]
-    if len(found) == len(truth):
-        hits = max(_hits(found, truth, slack), _hits(ordered, ranked, slack[by]))
-    else:
-        near = np.clip(np.searchsorted(ordered[:, 0], ranked[:, 0] - slack[by][:, 0]), 0, len(ordered) - 1)
-        first = np.unique(near, return_index=True)[1]
-        hits = _hits(ordered[near[first]], ranked[first], slack[by][first])
-    return hits / longest
-
-
-def _hits(found: Array, truth: Array, slack: Array) -> int:
-    return int((np.abs(found - truth) <= slack).all(axis=1).sum())
-
-
-def _data_likeness(given: Sequence[Any], wanted: Sequence[Any], rel_tol: float) -> Array:
-    made = np.zeros((min(len(given), MAX_SERIES), min(len(wanted), MAX_SERIES)))
-    columns = [(w["type"], _thinned(w["points"])) for w in wanted[:MAX_SERIES]]
-    for i, one in enumerate(given[:MAX_SERIES]):
-        points = _thinned(one["points"])
-        for j, (kind, truth) in enumerate(columns):
-            if one["type"] == kind:
-                made[i, j] = series_likeness(points, truth, rel_tol, positions=int(kind not in VALUE_ONLY))
-    return made
-
-
-def _thinned(points: Sequence[Any]) -> Array:
-    """As an array of at most MAX_POINTS rows, evenly chosen."""
-    rows = np.asarray(points, dtype=float).reshape(len(points), -1)
-    return rows if len(rows) <= MAX_POINTS else rows[np.linspace(0, len(rows) - 1, MAX_POINTS).astype(int)]
 
 
 def _colour_likeness(given: Sequence[Any], wanted: Sequence[Any]) -> Array:
@@ -132,22 +145,44 @@ def _matched_f1(likeness: Array, given: Sequence[Any], wanted: Sequence[Any]) ->
     return min(1.0, 2.0 * total / (len(given) + len(wanted)))
 
 
-def _key(item: Any) -> Any:
-    return tuple(item) if isinstance(item, list) else " ".join(str(item).split())
+def _words(item: str) -> str:
+    return " ".join(item.split())
 
 
 def _is_text(item: Any) -> bool:
     return isinstance(item, str)
 
 
+def _are_integers(item: Any, length: int) -> bool:
+    return isinstance(item, list) and len(item) == length and all(isinstance(i, int) for i in item)
+
+
 def _is_cell(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 6 and all(isinstance(i, int) for i in item)
+    return _are_integers(item, 6)
+
+
+def _is_role(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 4 and isinstance(item[0], str) and _are_integers(item[1:], 3)
+
+
+def _is_tie(item: Any) -> bool:
+    return isinstance(item, list) and all(_are_integers(mark, 2) for mark in item)
+
+
+def _is_hex(item: Any) -> bool:
+    return isinstance(item, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", item) is not None
 
 
 def _is_colour(item: Any) -> bool:
-    if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, str) for part in item):
-        return False
-    return re.fullmatch(r"#[0-9a-fA-F]{6}", item[1]) is not None
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and _is_hex(item[1])
+
+
+def _is_number(item: Any) -> bool:
+    return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= 1e300
+
+
+def _is_name(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and _is_number(item[1])
 
 
 def _is_series(item: Any) -> bool:
@@ -156,7 +191,12 @@ def _is_series(item: Any) -> bool:
     points = item.get("points")
     if not isinstance(points, list) or not all(isinstance(p, list) and p for p in points):
         return False
-    if len({len(p) for p in points}) > 1:
+    if len({len(p) for p in points}) > 1 or not all(_is_number(n) for p in points for n in p):
         return False
-    numbers = [n for p in points for n in p]
-    return all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) <= 1e300 for n in numbers)
+    listed = {"colours": _is_hex, "x": _is_name, "y": _is_name, "names": _is_text}
+    if not all(
+        isinstance(item.get(key, []), list) and all(map(fits, item.get(key, []))) for key, fits in listed.items()
+    ):
+        return False
+    named = len(item["names"]) == len(points) if "names" in item else True
+    return named and ("axes" not in item or _are_integers(item["axes"], 3))

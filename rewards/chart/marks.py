@@ -35,7 +35,8 @@ def places(op: Op) -> Array:
     if not len(op.matrices):
         return op.at
     each = np.arange(max(len(op.lengths), len(op.at)))
-    return op.at[each % len(op.at)] + op.matrices[each % len(op.matrices), 4:]
+    placed: Array = op.at[each % len(op.at)] + op.matrices[each % len(op.matrices), 4:]
+    return placed
 
 
 def marks(op: Op) -> Marks:

@@ -41,8 +41,9 @@ def run(code: str) -> dict[str, Any]:
     try:
         try:
             exec(compiled, main.__dict__)
-        except SystemExit:
-            plt.get_fignums()  # a program may end itself: what it drew until then counts
+        except SystemExit as end:
+            if end.code is not None and not (isinstance(end.code, int) and end.code == 0):
+                return _failure("crash", end)  # as if it had raised; else what it drew until then counts
         for number in plt.get_fignums():
             figure = plt.figure(number)
             if figure not in _pages:

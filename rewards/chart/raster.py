@@ -85,11 +85,13 @@ class Grid:
         if (box[2] - box[0]) * self.scale < 1.0:
             left, right, columns = _shares(box[0] * self.scale, box[2] * self.scale, self.columns)
         within = self.within(region)
-        share = None
+        share: Array | None = None
         if rows is not None or columns is not None:
             rows = np.ones(max(0, bottom - top)) if rows is None else rows
             columns = np.ones(max(0, right - left)) if columns is None else columns
-            share = np.outer(rows[max(0, within[0] - top) :], columns[max(0, within[2] - left) :])
+            share = np.asarray(
+                np.outer(rows[max(0, within[0] - top) :], columns[max(0, within[2] - left) :]), np.float64
+            )
         top, left = max(top, within[0]), max(left, within[2])
         bottom, right = min(bottom, within[1]), min(right, within[3])
         if bottom <= top or right <= left:

@@ -13,16 +13,20 @@ paint of its own.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from vlrft.rewards.chart.commands import Array, Codes, Frame, NotADrawingError, Op, Page, Path, TooLargeError
+from vlrft.rewards.chart.inks import Seen, cells, colours, point_colours
+from vlrft.rewards.chart.legends import Drawn, Key, paints, ties
 from vlrft.rewards.chart.marks import is_placed, moved, places
+from vlrft.rewards.chart.naming import Written, as_numbers, category_names, role_of, slice_names
+from vlrft.rewards.chart.points import VALUE_ONLY
 from vlrft.rewards.chart.raster import Work, are_there
-from vlrft.rewards.chart.sampling import FAINTEST, MIN_ALPHA
 from vlrft.rewards.chart.schema import checked
 from vlrft.rewards.chart.visibility import Shown, shown
 
@@ -31,16 +35,25 @@ __all__ = ["KINDS", "NotADrawingError", "TooLargeError", "layout", "read"]
 KINDS = ("line", "bar", "barh", "wedge", "patch", "scatter", "lines", "area", "marks", "contour", "mesh", "image")
 """Roles of owners that make a series."""
 
-MAX_COLOURS = 24
-"""Distinct colours that one series lists; of more, evenly chosen ones."""
-POOL = 16
-"""Side of the grid of mean colours that stands for an image's values."""
-
+_ROUNDED = 1e-6
+"""Of an axis, what pixels are rounded by, about: nearer to 0 than that is 0."""
 _FRAMED = 5
 """Strokes of a frame that are looked at: the last ones, which are its sides."""
 
-Seen = tuple[Op, Shown]
-"""A command that shows, and which of its marks do."""
+NOWHERE = (-1, -1)
+"""The place of a text that belongs to no axes, or to one that shows nothing."""
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was found on one page."""
+
+    texts: list[Written] = field(default_factory=list)
+    legends: dict[int, Key] = field(default_factory=dict)
+    words: list[tuple[str, int, int]] = field(default_factory=list)
+    """Of each text of a legend: itself, the legend's owner, its number among the texts there."""
+    series: dict[tuple[str, int, int], list[Seen]] = field(default_factory=lambda: defaultdict(list))
+    painted: set[int] = field(default_factory=set)
 
 
 def read(pages: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -49,33 +62,106 @@ def read(pages: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     Raises NotADrawingError, and TooLargeError among those where there is more than is read.
     """
     made: dict[str, list[Any]] = {name: [] for name in ("text", "type", "layout", "colour", "legend", "data")}
-    work = Work()
+    made |= {"roles": [], "ties": []}
+    work, figures = Work(), 0
     for page in checked(pages):
-        _read_page(page, made, work)
+        before = sum(map(len, made.values()))
+        _write(page, _seen(page, work), figures, made)
+        figures += sum(map(len, made.values())) > before
     return made
 
 
-def _read_page(page: Page, made: dict[str, list[Any]], work: Work) -> None:
-    series: dict[tuple[str, int, int], list[Seen]] = {}
-    painted: set[int] = set()
-    seen = shown(page, _judged(page), work)
-    for op, shows in zip(page.ops, seen, strict=True):
+def _seen(page: Page, work: Work) -> _Read:
+    found = _Read()
+    for op, shows in zip(page.ops, shown(page, _judged(page), work), strict=True):
+        role, axes, number = page.owners[op.owner]
+        if role == "legend" and (shows is not False or op.kind != "text"):
+            found.legends.setdefault(op.owner, Key(NOWHERE)).add(op, page.height)
         if shows is False:
             continue
-        role, axes, number = page.owners[op.owner]
-        if axes >= 0:
-            painted.add(axes)
+        if axes >= 0 and role not in ("title", "text"):
+            found.painted.add(axes)
         if op.kind == "text":
-            made["legend" if role == "legend" else "text"].append(" ".join(op.text.split()))
+            words = " ".join(op.text.split())
+            if role == "legend":
+                found.words.append((words, op.owner, len(found.legends[op.owner].texts) - 1))
+            else:
+                found.texts.append(Written(words, op.owner, role, axes, op))
         elif role in KINDS and axes >= 0:
-            series.setdefault((role, axes, number), []).append((op, shows))
-    made["layout"] += layout([page.frames[i].slot for i in sorted(painted)], page.width, page.height)
-    for (role, axes, _), ops in series.items():
-        kind, points = _series(role, ops, page.frames[axes])
+            found.series[role, axes, number].append((op, shows))
+    return found
+
+
+def _write(page: Page, found: _Read, figure: int, made: dict[str, list[Any]]) -> None:
+    """Add what one page holds to the elements."""
+    axes = sorted(found.painted)
+    grid = layout([page.frames[i].slot for i in axes], page.width, page.height)
+    place = {i: (cell[2], cell[4]) for i, cell in zip(axes, grid, strict=True)}
+    made["layout"] += grid
+    _write_texts(page, found, figure, place, made)
+    names = category_names(page, found.texts)
+    drawn: list[Drawn] = []
+    begin = len(made["data"])
+    for (role, number, _), ops in found.series.items():
+        kind, points = _series(role, ops, page.frames[number])
         made["type"].append(kind)
-        made["colour"] += [[kind, colour] for colour in _colours(ops)]
-        if len(points):
-            made["data"].append({"type": kind, "points": points.tolist()})
+        made["colour"] += [[kind, colour] for colour in colours(ops)]
+        if not len(points):
+            continue
+        own = point_colours(ops, len(points))
+        points, named = _named(kind, points, names[number])
+        if kind == "pie" and (slices := _slices(page, ops, points, number, found)):
+            named = {"names": slices}
+        one = {"type": kind, "axes": [figure, *place[number]], "points": points.tolist(), "colours": own}
+        made["data"].append(one | named)
+        drawn.append(Drawn(place[number], paints(ops), own, len(points)))
+    tied = {}
+    for owner, key in found.legends.items():
+        key.place = place.get(page.owners[owner][1], NOWHERE)
+        tied[owner] = ties(key, drawn)
+    for words, owner, entry in found.words:
+        made["legend"].append(words)
+        made["ties"].append([[begin + series, point] for series, point in tied[owner][entry]])
+
+
+def _slices(page: Page, ops: Sequence[Seen], points: Array, axes: int, found: _Read) -> list[str]:
+    return slice_names(page, [op for op, _ in ops], points[:, 0].tolist(), axes, found.texts)
+
+
+def _write_texts(
+    page: Page, found: _Read, figure: int, place: Mapping[int, tuple[int, int]], made: dict[str, list[Any]]
+) -> None:
+    """Texts with their roles. Where all axes are in one place, the labels of the figure are theirs."""
+    shared = Counter(place.values())
+    (only,) = shared if len(shared) == 1 else (NOWHERE,)
+    for text in found.texts:
+        at = place.get(text.axes, NOWHERE)
+        role = role_of(text, page, shared[at] > 1)
+        made["text"].append(text.words)
+        made["roles"].append([role, figure, *(only if at == NOWHERE and role != "annotation" else at)])
+
+
+def _named(kind: str, points: Array, names: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
+    """(points, {"x": [[name, place]], "y": ...}): the names of categories along the axes that hold the positions.
+
+    Bars stand on one axis. Of other marks y is named where each stands at a name.
+    """
+    if kind == "pie":
+        return points, {}
+    sides = {"bar": ("x",), "barh": ("y",)}.get(kind, ("x", "y"))
+    made = {}
+    for column, side in enumerate(sides):
+        kept = names[side]
+        if kind not in VALUE_ONLY:
+            at = np.array([place for _, place in kept])
+            off = np.abs(points[:, column, None] - at).min(axis=1, initial=np.inf)
+            if side == "y" and kind != "barh" and (off > 0.05).any():
+                continue
+            kept, changed = as_numbers(kept, points[:, column])
+            points = np.concatenate([points[:, :column], changed[:, None], points[:, column + 1 :]], axis=1)
+        if kept:
+            made[side] = [list(one) for one in kept]
+    return points, made
 
 
 def _judged(page: Page) -> list[int]:
@@ -118,11 +204,11 @@ def _ranks(values: Sequence[float], tolerance: float) -> list[int]:
 def _series(role: str, ops: Sequence[Seen], frame: Frame) -> tuple[str, Array]:
     """(kind of chart, rows of numbers) of the marks that belong together."""
     if role == "wedge":
-        return _pie(ops)
+        return _pie(ops, frame)
     if role in ("bar", "barh"):
         return _bars(role, ops, frame)
     if role in ("mesh", "image"):
-        return role, np.concatenate([_cells(op) for op, _ in ops])
+        return role, np.concatenate([cells(op) for op, _ in ops])
     paths = [one for one in ops if one[0].kind == "path"]
     if role == "line" and not paths:
         role = "scatter"  # markers alone look the same, whoever drew them
@@ -171,13 +257,13 @@ def _bars(role: str, ops: Sequence[Seen], frame: Frame) -> tuple[str, Array]:
     return role, np.stack(across, axis=1)
 
 
-def _pie(ops: Sequence[Seen]) -> tuple[str, Array]:
+def _pie(ops: Sequence[Seen], frame: Frame) -> tuple[str, Array]:
     """The share of each slice by its painted area; slices must have curves."""
     areas = []
     for op, _ in ops:
         codes = op.path.codes
         if codes is None or 4 not in codes:
-            return "patch", np.zeros((0, 1))
+            return "patch", _data(frame, np.concatenate([_marks(*one) for one in ops]))
         areas.append(_area(op.path.points, codes))
     total = sum(areas)
     return "pie", np.array([[a / total] for a in areas]) if total > 0 else np.zeros((0, 1))
@@ -205,51 +291,11 @@ def _cross(a: Array, b: Array) -> Array:
     return made
 
 
-def _cells(op: Op) -> Array:
-    """Colours as values: of every cell of a mesh, of a grid of POOL x POOL means of an image; rows of (r, g, b)."""
-    if op.kind == "mesh":
-        return op.fills[:, :3]
-    if op.pixels is None:
-        return np.zeros((0, 3))
-    bands = [np.array_split(band, POOL, axis=1) for band in np.array_split(op.pixels[..., :3], POOL, axis=0)]
-    return np.array([c.mean(axis=(0, 1)) / 255.0 if c.size else np.ones(3) for band in bands for c in band])
-
-
-def _colours(ops: Sequence[Seen]) -> list[str]:
-    """Distinct colours of a series as painted on white, in order: fills where there are any, else strokes."""
-    inks = [np.reshape(_inks(op, shows), (-1, 4)) for op, shows in ops]
-    if not any(map(len, inks)):
-        return []
-    rows = np.concatenate(inks)
-    r, g, b = np.rint(255 * (rows[:, :3] * rows[:, 3:] + 1.0 - rows[:, 3:])).astype(int).T
-    codes = r << 16 | g << 8 | b
-    distinct = codes[np.sort(np.unique(codes, return_index=True)[1])]
-    if len(distinct) > MAX_COLOURS:
-        distinct = distinct[np.linspace(0, len(distinct) - 1, MAX_COLOURS).astype(int)]
-    return [f"#{code:06x}" for code in distinct]
-
-
-def _inks(op: Op, shows: Shown) -> Sequence[Any] | Array:
-    """The colours, [r, g, b, alpha], that a command's visible marks are painted with."""
-    least = MIN_ALPHA.get(op.kind, FAINTEST)
-    if op.kind in ("mesh", "image"):
-        return [[*_cells(op).mean(axis=0), 1.0]]
-    if op.kind == "many":
-        marked = np.flatnonzero(shows)
-        for inks in (op.fills, op.edges):
-            used = inks[np.unique(marked % len(inks))] if len(inks) else inks
-            if (used[:, 3] >= least).any():
-                return used[used[:, 3] >= least]
-        return []
-    filled = op.fill is not None and op.fill[3] >= least
-    ink = op.fill if filled else op.edge
-    return [] if ink is None else [ink]
-
-
 def _unscaled(share: Array, side: tuple[str, float, float]) -> Array:
     scale, low, high = side
     if scale == "linear":
-        return low + share * (high - low)
+        value = low + share * (high - low)
+        return np.where(np.abs(value) <= _ROUNDED * abs(high - low), 0.0, value)
     if scale == "log" and low > 0 and high > 0:
         return np.exp(np.clip(math.log(low) + share * (math.log(high) - math.log(low)), -230.0, 230.0))
     return share

@@ -3,9 +3,10 @@
 Runs inside the sandbox, in the same interpreter as the program, and is therefore not trusted: what it writes is only
 ever read as paint (reading.py) and painted again (painter.py).
 
-One page per figure: `{"size": [w, h], "dpi", "axes": [...], "owners": [[role, axes, series]], "clips":
-[...], "ops": [...]}`. Coordinates are pixels, y upwards (of images and texts as Agg takes them). Points of an axes are
-turned back into data by its frame: `{"frame", "slot", "x": [scale, low, high], "y": [...]}`.
+One page per figure: `{"size": [w, h], "dpi", "axes": [...], "owners": [[role, axes, series]], "anchors": [[owner, x,
+y]], "clips": [...], "ops": [...]}`. Coordinates are pixels, y upwards (of images and texts as Agg takes them). Points
+of an axes are turned back into data by its frame: `{"frame", "slot", "x": [scale, low, high], "y": [...], "names":
+{"x": [[words, place in data]], "y": [...]}}`. Names and anchors are those of labels.py.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Wedge
 from matplotlib.spines import Spine
+from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, Bbox
 
-from vlrft.rewards.chart import as_json
+from vlrft.rewards.chart import as_json, labels
 
 CANVAS = 2**22
 """Pixels of the largest page."""
@@ -307,6 +309,7 @@ def _drawn(figure: Figure) -> tuple[dict[str, Any], Recorder]:
         "dpi": float(figure.dpi),
         "axes": [_frame(one, figure) for one in axes],
         "owners": owners,
+        "anchors": labels.anchors(owners, wrapped),
         "clips": recorder.clips,
         "ops": recorder.ops,
     }
@@ -329,6 +332,8 @@ def _all_axes(figure: Figure) -> list[Axes]:
 def _own_children(axes: Axes, place: int, own: Callable[[Artist, str, int, int], None]) -> None:
     """Name what each child of `axes` is, and to which series it belongs."""
     bars: dict[int, tuple[int, str]] = {}
+    held: Any = axes
+    titles = (held.title, held._left_title, held._right_title)
     for number, container in enumerate(axes.containers):
         if isinstance(container, BarContainer):
             role = "barh" if getattr(container, "orientation", None) == "horizontal" else "bar"
@@ -336,12 +341,18 @@ def _own_children(axes: Axes, place: int, own: Callable[[Artist, str, int, int],
     for number, child in enumerate(axes.get_children(), start=len(axes.containers) + 1):
         if isinstance(child, Legend):
             own(child, "legend", place, -1)
-        elif isinstance(child, Spine | Axis) or child is axes.patch:
+        elif isinstance(child, Axis):
+            side = getattr(child, "axis_name", "")
+            own(child, f"{side}axis", place, -1)
+            own(child.label, f"{side}label", place, -1)
+        elif isinstance(child, Spine) or child is axes.patch:
             own(child, "frame", place, -1)
         elif id(child) in bars:
             own(child, bars[id(child)][1], place, bars[id(child)][0])
         elif isinstance(child, Wedge):
             own(child, "wedge", place, len(axes.containers))
+        elif isinstance(child, Text):
+            own(child, "title" if child in titles else "text", place, -1)
         elif isinstance(child, Line2D | Patch | Collection | AxesImage):
             own(child, _role(child), place, number)
 
@@ -371,4 +382,5 @@ def _frame(axes: Axes, figure: Figure) -> dict[str, Any]:
         "slot": as_json.numbers(slot.extents),
         "x": [axes.get_xscale() if rectilinear else "none", *map(float, axes.get_xlim())],
         "y": [axes.get_yscale() if rectilinear else "none", *map(float, axes.get_ylim())],
+        "names": {side: labels.names(axis) for side, axis in (("x", axes.xaxis), ("y", axes.yaxis)) if rectilinear},
     }

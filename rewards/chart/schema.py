@@ -25,6 +25,7 @@ from vlrft.rewards.chart.commands import (
     Codes,
     Colour,
     Frame,
+    Names,
     NotADrawingError,
     Op,
     Page,
@@ -105,8 +106,9 @@ def _page(page: Mapping[str, Any], budget: Budget) -> Page:
         raise TooLargeError(f"a page of {width} x {height} with {len(page['axes'])} axes, {len(page['clips'])} clips")
     budget.take("effort", len(page["ops"]))
     budget.take("owners", len(page["owners"]))
-    frames = tuple(_frame(axes) for axes in page["axes"])
+    frames = tuple(_frame(axes, budget) for axes in page["axes"])
     owners = tuple(_owner(owner, len(frames)) for owner in page["owners"])
+    anchors = dict(_anchor(one, len(owners)) for one in page.get("anchors", []))
     clips = tuple(_path(clip, budget) for clip in page["clips"])
     made = []
     for op in page["ops"]:
@@ -115,7 +117,7 @@ def _page(page: Mapping[str, Any], budget: Budget) -> Page:
         budget.take("effort", effort - 1)
         _KINDS[one.kind](one, op, budget, dpi)
         made.append(one)
-    return Page(width, height, frames, owners, clips, tuple(made))
+    return Page(width, height, frames, owners, anchors, clips, tuple(made))
 
 
 def _common(op: Mapping[str, Any], owners: int, clips: int) -> Op:
@@ -138,7 +140,7 @@ def _common(op: Mapping[str, Any], owners: int, clips: int) -> Op:
         edge=edge,
         fill=None if fill is None else _colour(fill),
         width=_number(op.get("width", 1.0), 1e4, least=0.0),
-        dashed=_dash(op.get("dash")) is not None,
+        dashes=() if (dash := _dash(op.get("dash"))) is None else tuple(map(float, dash[1])),
         hatch=hatch,
         hatch_colour=None if hatch is None else _colour(op["hatch_colour"]),
         box=None if box is None else _box(box),
@@ -295,13 +297,30 @@ def _owner(owner: Any, axes: int) -> tuple[str, int, int]:
     return role, _integer(place, -1, axes - 1), _integer(series, -1, 10**9)
 
 
-def _frame(axes: Mapping[str, Any]) -> Frame:
+def _anchor(anchor: Any, owners: int) -> tuple[int, tuple[float, float]]:
+    owner, x, y = anchor
+    return _integer(owner, 0, owners - 1), (_number(x, GAP), _number(y, GAP))
+
+
+def _frame(axes: Mapping[str, Any], budget: Budget) -> Frame:
     box, slot = _box(axes["frame"]), _box(axes["slot"])
     # Further limits could not be told from infinite ones once a mark lies far outside of them.
     sides = [(str(axes[k][0]), _number(axes[k][1], 1e100), _number(axes[k][2], 1e100)) for k in ("x", "y")]
     # Shrunk by its aspect, an axes lies within its slot; a slot that does not hold it is not where it was painted.
     inside = slot[0] - 2 <= box[0] and slot[1] - 2 <= box[1] and box[2] <= slot[2] + 2 and box[3] <= slot[3] + 2
-    return Frame(box, slot if inside else box, sides[0], sides[1])
+    names = axes.get("names", {})
+    named = [_names(names.get(k, []), budget) for k in ("x", "y")]
+    return Frame(box, slot if inside else box, sides[0], sides[1], *named)
+
+
+def _names(names: Any, budget: Budget) -> Names:
+    made = []
+    for words, place in names:
+        if not isinstance(words, str):
+            raise TypeError("a name is words")
+        budget.take("points", 1 + len(words.encode()))  # which fails where it is no Unicode
+        made.append((words, _number(place, GAP)))
+    return tuple(made)
 
 
 def _rows(values: Any, budget: Budget) -> Array:

@@ -171,7 +171,8 @@ def _is_core(op: str) -> bool:
 def _use(parsed: Parsed, meta: Mapping[str, Any]) -> _Use:
     made: Sequence[Any] | None = meta.get("calls")
     if made is None:
-        made = [{"name": call.name, "parameters": call.parameters} for call in parse_calls(parsed.text).calls]
+        written = parse_calls(parsed.text, last_close=False).calls
+        made = [{"name": call.name, "parameters": call.parameters} for call in written]
     if not isinstance(made, list | tuple) or not all(isinstance(call, str | dict) for call in made):
         raise TargetError(f'meta["calls"] must be a list of names or of {{"name", "parameters"}}, got {made!r}')
     ops: set[str] = set()

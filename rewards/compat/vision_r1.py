@@ -164,7 +164,7 @@ def _labelled(item: Any) -> Labelled | None:
 def _predictions(text: str, meta: Mapping[str, Any]) -> list[Labelled]:
     text = text[:_LONGEST]
     blocks = fenced(text) or fenced(text, "```")
-    written = (parse_boxes(blocks[-1]) if blocks else []) or parse_boxes(text)
+    written = (parse_boxes(blocks[-1], wide=False) if blocks else []) or parse_boxes(text, wide=False)
     sx, sy = scale(meta, _size_in_columns(meta))
     found: list[Labelled] = []
     for item in written[:_MOST]:

@@ -122,13 +122,14 @@ class InternVL(ChatFamily):
         self, mm: Mapping[str, Tensor], kinds: Sequence[str], tokens: Sequence[int]
     ) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
         counts = [count // self.tile_tokens for count in tokens]
+        tiles_of = mm["pixel_values"].split(counts) if counts else ()
         pixels = {"image": "pixel_values", "video": "pixel_values_videos"}
         return [
             (
                 {pixels[kind]: tiles},
                 {f"{kind}_num_patches": torch.tensor(count), f"{kind}_token_id": torch.tensor(self.image_id)},
             )
-            for kind, count, tiles in zip(kinds, counts, mm["pixel_values"].split(counts) if counts else (), strict=True)
+            for kind, count, tiles in zip(kinds, counts, tiles_of, strict=True)
         ]
 
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:

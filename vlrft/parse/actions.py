@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vlrft.parse.points import BOX_KEYS, POINT_KEYS, ParsedPoint, points_in, read_points
+from vlrft.parse.text import normalise
 from vlrft.parse.values import PROSE, read_values
 
 _NAME_KEYS = ("action", "action_type")
@@ -14,8 +16,16 @@ _TEXT_KEYS = ("text", "input_text", "content", "value", "app_name", "app")
 _DIRECTION_KEYS = ("direction",)
 _KEY_KEYS = ("key", "keys", "button")
 _NESTED_KEYS = ("arguments", "parameters", "args")
+_PLACES = POINT_KEYS | BOX_KEYS | {"start_box", "end_box", "start_point", "end_point"}
 _LONGEST_POINT = 200
 """Characters of a point that is written as a text of its own."""
+_KEY = r"[A-Za-z_]\w*+"
+_VALUE = (
+    r"""(?:"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'"""
+    r"""|\[[^\[\]()\n]*+\]|\([^\[\]()\n]*+\)|[^\s,()\[\]'"=][^,()\[\]'"=\n]*+)"""
+)
+_CALL = re.compile(rf"(?<![\w.])({_KEY})\(((?:\s*+{_KEY}\s*+=\s*+{_VALUE}\s*+(?:,|(?=\))))*+)\s*+\)")
+_NAMED = re.compile(rf"({_KEY})\s*+=\s*+({_VALUE})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,8 @@ class ParsedAction:
     direction: str | None = None
     key: str | None = None
     choices: int = 1
-    """How many values are given for what should be one: a key written twice, or several points."""
+    """How many different values are given for what should be one: a key written twice, several points, a second name
+    for the action."""
 
 
 def read_actions(answer: str) -> list[ParsedAction]:
@@ -37,9 +48,11 @@ def read_actions(answer: str) -> list[ParsedAction]:
 
     An action is an object with `action` (or `action_type`), alone or in lists, in JSON or Python quoting, fenced or
     not, amid prose; the fields may stand in an inner object `arguments` or `parameters`, as in a tool call, whose
-    `name` is the action where the arguments give none. Its other fields: `point` (or `coordinate`, `position`, `bbox`
-    and the like, or `x` and `y`; a text that holds a point is read), `text` (or `input_text`, `content`, `value`,
-    `app_name`), `direction`, `key` (or `keys`, `button`). Never raises.
+    `name` is the action where the arguments give none. Its other fields: `point` (or `coordinate`, `position`, `bbox`,
+    `start_box` and the like, or `x` and `y`; a text that holds points is read), `text` (or `input_text`, `content`,
+    `value`, `app_name`), `direction`, `key` (or `keys`, `button`). Where there is no such object, calls with named
+    arguments or none: "click(start_box='(12,30)')", "scroll(point='<point>12 30</point>', direction='up')", "wait()".
+    Never raises.
     """
     actions: list[ParsedAction] = []
     # A stack, not recursion: the last one is looked at first.
@@ -55,7 +68,28 @@ def read_actions(answer: str) -> list[ParsedAction]:
             else:
                 inner = [v for key in _NESTED_KEYS for v in value.get(key, ()) if isinstance(v, dict)]
                 waiting.extend(reversed([_named_call(value, v) for v in inner]))
-    return actions
+    return actions or [action for item in _calls(answer) if (action := _action(item)) is not None]
+
+
+def _calls(answer: str) -> Iterable[dict[str, list[Any]]]:
+    """Calls with named arguments, as objects of which `action` is the name."""
+    for call in _CALL.finditer(answer):
+        item: dict[str, list[Any]] = {"action": [call[1]]}
+        for key, value in _NAMED.findall(call[2]):
+            quoted = value[0] in "\"'"
+            read = [re.sub(r"\\(.)", _escaped, value[1:-1])] if quoted else _read(value.strip())
+            item.setdefault(key.lower(), []).extend(read)
+        yield item
+
+
+def _read(value: str) -> list[Any]:
+    """An argument without quotes: the numbers or the list that it is, else its text."""
+    values = read_values(value)
+    return [value] if any(each is PROSE for each in values) else values
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return {"n": "\n", "t": "\t"}.get(match[1], match[1])
 
 
 def _named_call(call: dict[str, list[Any]], arguments: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -71,27 +105,37 @@ def _action(item: dict[str, list[Any]]) -> ParsedAction | None:
         return None
     points = _points(item)
     texts, directions, keys = (_texts(_given(item, group)) for group in (_TEXT_KEYS, _DIRECTION_KEYS, _KEY_KEYS))
+    fields = [names, texts, directions, keys]
     return ParsedAction(
         name=names[0],
         point=points[0] if points else None,
         text=texts[0] if texts else None,
         direction=directions[0] if directions else None,
         key=keys[0] if keys else None,
-        choices=max(len(names), len(points), len(texts), len(directions), len(keys)),
+        choices=max(1, len(set(points)), *map(_different, fields)),
     )
 
 
+def _different(texts: Sequence[str]) -> int:
+    """How many of `texts` differ in normal form; blank ones say nothing."""
+    return len(texts) if len(texts) < 2 else len({normalise(text) for text in texts if text.strip()})
+
+
 def _given(item: dict[str, list[Any]], keys: Sequence[str]) -> list[Any]:
-    """All values of the first of `keys` that is there."""
-    return next((item[key] for key in keys if key in item), [])
+    """All values of all of `keys`, those of the first key first, blank texts last."""
+    given = [value for key in keys for value in item.get(key, ())]
+    return given if len(given) < 2 else sorted(given, key=lambda value: value == "")
 
 
 def _points(item: dict[str, list[Any]]) -> list[ParsedPoint]:
-    held = next(((key, given) for key, given in item.items() if key in POINT_KEYS or key in BOX_KEYS), None)
-    if held is None:
-        return points_in([{axis: item[axis] for axis in "xy" if axis in item}])
-    key, given = held
-    return points_in([{key: given}]) or [p for text in map(_written, given) if text for p in read_points(text)[:1]]
+    found: list[ParsedPoint] = []
+    for key, given in item.items():
+        if key in _PLACES:
+            held = key if key in POINT_KEYS or key in BOX_KEYS else "box"
+            found += points_in([{held: given}]) or [
+                p for text in map(_written, given) if text for p in read_points(text)
+            ]
+    return found + points_in([{axis: item[axis] for axis in "xy" if axis in item}])
 
 
 def _written(value: Any) -> str | None:

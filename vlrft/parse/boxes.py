@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from vlrft.parse.plain_boxes import BOX_KEYS, CONFIDENCE_KEYS, LABEL_KEYS, ParsedBox, plain_boxes
@@ -13,6 +13,8 @@ from vlrft.parse.values import PROSE, read_values
 _CORNER_KEYS = ("x1", "y1", "x2", "y2")
 _POINT_KEYS = frozenset({"points", "points_1", "points_2", "point", "point_1", "point_2", "point_2d"})
 _FENCE = re.compile(r"```\w*|<\|[a-z_]{1,32}\|>", re.A)
+_REF = re.compile(r"(?:<ref>|<\|object_ref_start\|>)([^<]*+)(?:</ref>|<\|object_ref_end\|>)")
+_HOLDERS = (dict, list)
 _LONGEST_EMPTY_ANSWER = 256
 _LONGEST_NUMBER = 40
 _NUMBER = re.compile(r"([-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20}))\s?(%?)", re.A)
@@ -28,7 +30,7 @@ class BoxPoints(NamedTuple):
     points: tuple[tuple[float, float], ...]
 
 
-def parse_boxes(answer: str) -> list[ParsedBox]:
+def parse_boxes(answer: str, *, wide: bool = True) -> list[ParsedBox]:
     """Every box in `answer`, in the order written; an empty list where there is none.
 
     Reads JSON and Python syntax alike (lists, tuples, objects with `bbox_2d`, `bbox`, `box`, `bounding_box`, `Position`
@@ -37,14 +39,23 @@ def parse_boxes(answer: str) -> list[ParsedBox]:
     numbers. NaN and infinity are kept. What stands under a box's key and is no box, and a corner without its partner,
     are boxes without area, so that they count. Brackets that hold anything else, or are cut off, are skipped as prose.
     Never raises.
+    wide: whether objects under other keys of an object count too, after its own box, and the name in `<ref>` or
+    `<|object_ref_start|>` marks is the label of the boxes between it and the next one.
     """
     plain = plain_boxes(answer)
-    return general_boxes(answer) if plain is None else plain
+    return general_boxes(answer, wide=wide) if plain is None else plain
 
 
-def general_boxes(answer: str) -> list[ParsedBox]:
+def general_boxes(answer: str, *, wide: bool = True) -> list[ParsedBox]:
     """`parse_boxes` without its short cut for the usual answer."""
+    if wide and "<" in answer and (named := _REF.split(answer))[1:]:
+        found = general_boxes(named[0])
+        for name, text in zip(named[1::2], named[2::2], strict=True):
+            found += [box._replace(label=name.strip()) if box.label is None else box for box in general_boxes(text)]
+        return found
     values = read_values(answer)
+    if not wide:
+        values = [_without_nested(value) for value in values]
     if not any(v is PROSE for v in values):
         return _boxes_in(values)
     boxes: list[ParsedBox] = []
@@ -149,6 +160,33 @@ def _add_boxes_of_object(boxes: list[ParsedBox], item: dict[str, list[Any]]) -> 
     elif len(item.get("label", ())) > 1:
         others = {other for other in item["label"] if other.__class__ is str and other != label}
         boxes += [ParsedBox(boxes[before].box, other, confidence) for other in sorted(others)]
+    for key in item:
+        if key not in BOX_KEYS:
+            for inner in _objects_in(item[key]):
+                _add_boxes_of_object(boxes, inner)
+
+
+def _objects_in(values: Sequence[Any]) -> Iterator[dict[str, list[Any]]]:
+    """The outermost objects among `values` and in the lists there, in the order written."""
+    for value in values:
+        if value.__class__ is dict:
+            yield value
+        elif value.__class__ is list:
+            yield from _objects_in(value)
+
+
+def _without_nested(value: Any) -> Any:
+    """`value` without the objects under keys of objects that are no key of a box."""
+    if value.__class__ is list:
+        return [_without_nested(item) for item in value]
+    if value.__class__ is dict:
+        return {
+            key: [
+                _without_nested(item) if key in BOX_KEYS or item.__class__ not in _HOLDERS else None for item in given
+            ]
+            for key, given in value.items()
+        }
+    return value
 
 
 def _confidence(item: dict[str, list[Any]]) -> float | None:

@@ -61,10 +61,11 @@ class ParsedCalls:
     """Blocks or lines that are no call, and tags without a partner."""
 
 
-def outside_reasoning(text: str) -> str:
+def outside_reasoning(text: str, *, last_close: bool = True) -> str:
     """`text` without `<think>` and `<tool_response>` blocks; a block left open hides all that follows it.
 
-    Text before a first `</think>` that nothing opened is reasoning too: the prompt opened it.
+    Text before a `</think>` that nothing opened is reasoning too: the prompt opened it, or blocks are nested or closed
+    twice. last_close: whether that holds for every such tag, or for the first tag of the text only.
     """
     kept: list[str] = []
     position, inside, opened = 0, "", False
@@ -79,7 +80,7 @@ def outside_reasoning(text: str) -> str:
         if not closing:
             kept.append(text[position : match.start()])
             inside, opened = name, opened or name == "think"
-        elif name == "think" and not opened:
+        elif name == "think" and (last_close or not opened):
             kept.clear()
             position, opened = match.end(), True
         else:
@@ -91,8 +92,8 @@ def outside_reasoning(text: str) -> str:
     return " ".join(kept)
 
 
-def parse_calls(text: str) -> ParsedCalls:
-    """The tool calls in the `<tool_call>` blocks of a completion, outside its reasoning.
+def parse_calls(text: str, *, last_close: bool = True) -> ParsedCalls:
+    """The tool calls in the `<tool_call>` blocks of a completion, outside its reasoning (see `outside_reasoning`).
 
     A block holds one JSON object, a JSON list of them, or one object per line: `{"name", "parameters"}`, with
     `arguments` or `args` for `parameters`, these perhaps as a JSON string, perhaps wrapped as `{"function": {...}}`.
@@ -100,7 +101,7 @@ def parse_calls(text: str) -> ParsedCalls:
     calls: list[ToolCall] = []
     blocks = errors = 0
     opened: int | None = None
-    visible = outside_reasoning(text)
+    visible = outside_reasoning(text, last_close=last_close)
     for match in _TOOL_TAG.finditer(visible):
         if match.group() == "<tool_call>":
             errors += opened is not None

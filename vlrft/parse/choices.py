@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from vlrft.parse.qualifiers import denied_after
 from vlrft.parse.text import normalise
 
 LETTERS = string.ascii_uppercase
 """Options are lettered A to Z."""
 _MAX_LENGTH = 10_000
 """Characters; a longer text is not an answer to a multiple-choice question."""
+
+_LONGEST_TEXT = 1_000
+"""Characters behind a letter in which an option's text is looked for."""
 
 _LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}")
 _BOXED_LETTER = re.compile(r"\\f?boxed\s?\{\s?\(?([A-Za-z])\)?\.?\s?\}")
@@ -52,7 +56,14 @@ _PREFIX = re.compile(r"\s*[(\[]?([A-Za-z])\s?[.):\]]+\s*")
 _SAYS = re.compile(r"\A\W*(?:(?:so|thus|therefore)\W+)?(?:the\s+)?(?:\w+\s+)?answer(?:\s+is\b|\s*:)[\s:]*", re.I)
 _ONLY_LETTERS = re.compile(r"[\W_]*[A-Za-z](?:(?:[\W_]+(?:and[\W_]+)?)[A-Za-z])*[\W_]*", re.I)
 _RUN = re.compile(r"[\W_]*([A-Z]{2,26})[\W_]*")
-_UNDECIDED = re.compile(r"\b(?:or|either|nor|not|except)\b", re.I)
+_UNDECIDED = re.compile(r"\b(?:or|either|nor|not|except|(?:is|are)\s+(?:wrong|incorrect))\b", re.I)
+_THAT_IS = re.compile(
+    r"(?:(?:i\.?\s?e\b\.?|that\s+is(?:\s+to\s+say)?|that's|namely|viz\b\.?|meaning|aka|which\s+(?:is|means|says|shows)"
+    r"|it\s+is|it's|or)[\s,:]*)?(?:(?:an?|the)\s+)?",
+    re.I,
+)
+_LEADING_ARTICLE = re.compile(r"\A(?:an?|the) (?=\S)")
+_PART_END = re.compile(r"[.,;:)\]\n]|\s(?:because|since|as)\b", re.I)
 _ITEM_GAP = re.compile(r"[,;\n]|\band\b")
 
 _TOKEN = re.compile(r"[^\W_]+|[^\w\s]")
@@ -109,7 +120,7 @@ def read_choice(answer: str, *, count: int = 26, options: Sequence[str] = ()) ->
     letter, end = strong[0]
     if letter not in known:
         return ChoiceReading(flag="out_of_range")
-    said = _named(clean[end:].lstrip(" \t.):,;-"), texts) or letter
+    said = _said_beside(letter, clean[end:].lstrip(" \t.):,;-([=/\"'"), texts)
     return ChoiceReading(tuple(sorted({letter, said})), None if said == letter else "several_answers")
 
 
@@ -184,7 +195,7 @@ def _prepared(answer: str) -> str:
 def _mentions(text: str, known: str) -> tuple[set[str], list[tuple[str, int]]]:
     """(every letter that stands as a choice, those that are clearly the answer with where they end).
 
-    A letter that no option has counts only where it is clearly an answer.
+    A letter that no option has counts only where it is clearly an answer; one that is denied ("B is wrong") is none.
     """
     every: set[str] = set()
     strong: list[tuple[str, int]] = []
@@ -193,7 +204,7 @@ def _mentions(text: str, known: str) -> tuple[set[str], list[tuple[str, int]]]:
         weight = 2 if alone else _weight(text, match.start(), match.end())
         if weight == 2 or (weight and match[1].upper() in known):
             every.add(match[1].upper())
-        if weight == 2:
+        if weight == 2 and not denied_after(text, match.end()):
             strong.append((match[1].upper(), match.end()))
     return every, strong
 
@@ -216,6 +227,23 @@ def _weight(text: str, start: int, end: int) -> int:
         return 1 if _JOINED.search(before) else 0
     name = _NAME.search(before)
     return 0 if name and not _LEADS.fullmatch(name[1]) else 1
+
+
+def _said_beside(letter: str, rest: str, texts: tuple[str, ...]) -> str:
+    """The letter of the option whose text stands beside a chosen `letter`: "B, i.e. a cat"; `letter` where none does.
+
+    The text is what follows, or its first part, with or without "i.e." and an article.
+    """
+    if not rest or not texts:
+        return letter
+    own = texts[LETTERS.index(letter)]
+    rest = rest[:_LONGEST_TEXT]
+    plain = _THAT_IS.sub("", rest, count=1)
+    if own and any(normalise(said).startswith((own, _LEADING_ARTICLE.sub("", own))) for said in (rest, plain)):
+        return letter
+    parts = dict.fromkeys((rest, plain, *(_PART_END.split(said, maxsplit=1)[0] for said in (rest, plain))))
+    bare = tuple(_LEADING_ARTICLE.sub("", text) for text in texts)
+    return next((named for said in parts for known in (texts, bare) if (named := _named(said, known))), letter)
 
 
 def _named(text: str, texts: tuple[str, ...]) -> str | None:

@@ -9,6 +9,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
+from vlrft.parse.measures import ANY, declared_pattern
+from vlrft.parse.qualifiers import after_number, before_number
+
 Take = Literal["only", "last"]
 
 _MAX_POWER = 400
@@ -19,19 +22,21 @@ _MAX_DIGITS = 1000
 _PLAIN = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _BODY = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?|\.[0-9]+")
 _NON_FINITE = frozenset({"nan", "inf", "infinity", "infty", "∞"})
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# "in" is an inch only where no word follows: "5 in total" is five.
-_UNITS = (
-    r"[munµμcdk]?m(?:\^[23]|/s)?|km/h|mph|ft|feet|foot|yd|mi|in(?!\s+\w)|inch(?:es)?|yards?|miles?"
-    r"|(?:milli|centi|kilo)?met(?:er|re)s?|[mkµμ]?g|lbs?|oz|(?:kilo|milli)?grams?|pounds?|ounces?|tons?|tonnes?"
-    r"|[mµμn]?s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?|weeks?|months?|years?|[mc]?[lL]|lit(?:er|re)s?"
-    r"|[kMG]?Hz|[mkMG]?W|[mk]?V|k?J|k?Pa|°[CF]?|degrees?|[€£¥]|dollars?|euros?|[kKMB]|bn|dozen"
-)
+_SCALES = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "lakh": 10**5,
+    "crore": 10**7,
+}
+_SCALE = "|".join(_SCALES)
 _CHUNK = r"(?:[0-9]++(?:[.,][0-9]++)*+|(?<!\.)\.[0-9]++)"
 
 _FULLWIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _SIGNS = dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE63], "-")
-_LOOKALIKES: dict[int, str] = {**_FULLWIDTH, **_SIGNS, 0x2044: "/", 0x00BA: "°", 0x02DA: "°"}
+_LOOKALIKES: dict[int, str] = {**_FULLWIDTH, **_SIGNS, 0x2044: "/", 0x00BA: "°", 0x02DA: "°", 0x03BC: "µ"}
 _POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
@@ -77,12 +82,14 @@ def parse_number(text: str, *, unit: str | None = None, take: Take = "only") -> 
 def read_number(text: str, *, unit: str | None = None, take: Take = "only") -> NumberReading:
     """Read `text` as one number. Never raises for a text, one pass, digits kept exactly.
 
-    Syntax: sign, thousands commas ("1,250"), decimals, a fraction ("3/4", "1 3/4", LaTeX's frac), percent ("50%" is
-    1/2), scientific ("1e3", "2 x 10^-3"), "5 million"; digits and signs of every script. Digits glued to letters
-    ("B52", "3D") are words. In a sentence exactly one number may stand; take="last" takes the last of several.
+    Syntax: sign, also as "minus" or "negative" right before the number, thousands commas ("1,250"), decimals, a
+    fraction ("3/4", "1 3/4", LaTeX's frac), percent ("50%" is 1/2) and per mille, scientific ("1e3", "2 x 10^-3"), "5
+    million", "12 hundred", "3 lakh"; digits and signs of every script. Digits glued to letters ("B52", "3D") are
+    words. In a sentence exactly one number may stand; take="last" takes the last of several. A number that its words
+    or signs make another one ("half of 12", "sqrt(12)", "12 squared", "<12", "not 12"; see `qualifiers`) is not read.
     unit: what may follow the number, and is dropped (with unit="%" a percentage is not divided by 100). A number
-    followed by any other unit of measure ("12 cm" where none is declared) is not the number asked for.
-    Symbols of up to three letters are compared with their case, longer names without it, with or without a final s.
+    followed by any other unit of measure ("12 cm" where none is declared) is not the number asked for. How the unit
+    may be spelt: `measures.declared_pattern`.
     """
     if take not in ("only", "last"):
         raise ValueError(f"take must be 'only' or 'last', got {take!r}")
@@ -113,11 +120,16 @@ def _reading(match: re.Match[str], text: str) -> NumberReading:
     if match.lastgroup != "number":
         return NumberReading(None, "non_finite" if match.lastgroup == "word" else "unparsable")
     body = match["body"]
+    before, after = before_number(text, match.start()), after_number(text, match.end())
+    if before is None or not after or (before == "-" and match["sign"]):
+        return NumberReading(None, "unparsable")
     if _is_list(body):
         last = body.rpartition(",")[2]
         return NumberReading(*(_decimal(last, 0) if _BODY.fullmatch(last) else (None, "unparsable")))
     outside = text[: match.start()][:64] + text[match.end() :][:64]
-    return NumberReading(*_value(match), whole=not outside.strip("\"'`*$()[]{}. \t\n"))
+    value, flag = _value(match)
+    value = -value if value is not None and before == "-" else value
+    return NumberReading(value, flag, whole=before != "-" and not outside.strip("\"'`*$()[]{}. \t\n"))
 
 
 def _value(match: re.Match[str]) -> tuple[Fraction | None, str | None]:
@@ -141,8 +153,9 @@ def _value(match: re.Match[str]) -> tuple[Fraction | None, str | None]:
     if value is None:
         return None, flag
     value += int(match["ones"] or "0")
-    value *= _SCALES[match["scale"].lower()] if match["scale"] else 1
-    value /= 100 if match["percent"] else 1
+    for scale in (match["scale"] or "").lower().split():
+        value *= _SCALES[scale.removesuffix("s")]
+    value /= 100 if match["percent"] else 1000 if match["mille"] else 1
     return _bounded(-value if match["sign"] == "-" else value)
 
 
@@ -187,10 +200,7 @@ def _pattern(unit: str | None) -> re.Pattern[str]:
 
     Whatever begins a token is consumed by one of the alternatives, so that no text is scanned twice.
     """
-    declared = r"(?!)"
-    if unit and (name := _prepared(unit).strip()):
-        escaped = re.escape(name).replace(r"\ ", r"\s+")
-        declared = escaped if len(name) <= 3 else rf"(?i:{escaped}s?)"
+    declared = declared_pattern(name) if unit and (name := _prepared(unit).strip()) else r"(?!)"
     return re.compile(
         rf"""
         (?P<word>(?:[^\W\d]\w*+(?:[-.'^]\w++)*+|∞))
@@ -202,8 +212,11 @@ def _pattern(unit: str | None) -> re.Pattern[str]:
             (?:\s?/\s?(?P<under>{_CHUNK}))?+
             (?:\s?(?:×|x|\*|·|\\times|\\cdot)\s?10\s?\^\s?\{{?(?P<ten>[+-]?[0-9]++)\}}?)?+
             (?:\^\{{?(?P<power>[+-]?[0-9]++)\}}?)?+
-            (?:\s{{0,2}}(?:(?P<unit>{declared})(?![\w^/])|(?P<percent>%|(?i:per\s?cent\b))
-                |(?P<scale>(?i:thousand|million|billion|trillion)\b)|(?P<foreign>{_UNITS})(?![^\W\d_])))?+
+            (?:\s{{0,2}}(?P<unit>{declared})(?![\w^/])|
+                (?:\s{{0,2}}(?P<scale>(?i:hundreds?\s(?:{_SCALE})s?|(?:{_SCALE})s?)\b))?+
+                (?:\s{{0,2}}(?:{declared}(?![\w^/])|(?P<percent>%|(?i:per\s?cent\b|pct\b))
+                    |(?P<mille>‰|(?i:per\s?mille\b))|(?P<foreign>{ANY})(?![^\W\d_])))?+
+            )
             (?![\w^%])(?!-[^\W\d])
         )
       | (?P<glued>[0-9][\w.,^]*+)

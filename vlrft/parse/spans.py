@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 _TOKEN = re.compile(
     r"""
-    (?P<skip>[\s"'`*$>]++ | <\|\w{1,32}\|> | <(?!\|))
+    (?P<skip>[\s"'\u2018\u2019\u201c\u201d`*$>]++ | <\|\w{1,32}\|> | <(?!\|))
   | (?P<clock>[0-9]++:[0-5][0-9](?::[0-5][0-9])?+(?:\.[0-9]++)?+)(?![\w:])
   | (?P<broken>[0-9]++(?::[0-9]++)++)
   | (?P<number>(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:e[-+]?[0-9]++)?+)
@@ -29,6 +29,11 @@ _FACTORS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DIGITS = frozenset(".0123456789")
 _NOT_FINITE = frozenset({"nan", "inf", "infinity"})
 _BETWEEN = frozenset({"to", "and", "until", "till", "through"})
+_DENIALS = frozenset({"not", "never", "cannot", "isn", "wasn", "aren", "doesn", "didn", "except"})
+_NEAR_DENIAL = frozenset({"t", "happen", "occur", "be", "exactly", "in", "during", "the", "interval"})
+"""Words that may stand between a denial and the span that it denies: "does not happen from 3 to 5"."""
+_WRONG = frozenset({"wrong", "incorrect", "false"})
+_RIGHT = frozenset({"right", "correct"})
 _START = re.compile(r"(?:start|begin)[a-z_]*", re.A)
 _END = re.compile(r"(?:end|finish|stop)[a-z_]*", re.A)
 _FILLERS = frozenset(
@@ -49,8 +54,10 @@ class ParsedSpan:
 
 class _Token(NamedTuple):
     kind: str
-    """`time`, `sep`, `open`, `close`, `comma`, `start`, `end`, `filler`, `word` or `mark`."""
+    """`time`, `sep`, `open`, `close`, `comma`, `start`, `end`, `filler`, `word` or `mark`; of words, `deny` is "not"
+    and the like, `linked` may follow it, `wrong` and `right` say so."""
     value: float = 0.0
+    """Of a `sep`: 1 for "and", which may also part two spans."""
     factor: float | None = None
     """Seconds per unit of `value`; None for a number without a unit."""
 
@@ -58,6 +65,21 @@ class _Token(NamedTuple):
 _MARK = _Token("mark")
 _PLAIN = {kind: _Token(kind) for kind in ("open", "close", "comma")} | {"mark": _MARK, "broken": _Token("word")}
 _PLAIN |= dict.fromkeys(("arrow", "dash", "near"), _Token("sep"))
+_WORD = _Token("word")
+_KNOWN_WORDS = {
+    word: _Token(kind)
+    for kind, known in (
+        ("filler", _FILLERS),
+        ("deny", _DENIALS),
+        ("linked", _NEAR_DENIAL),
+        ("wrong", _WRONG),
+        ("right", _RIGHT),
+    )
+    for word in known
+}
+_WORDS = ("word", "deny", "linked", "wrong", "right")
+_NO_LINKS = frozenset({"word", "wrong", "right", "mark", "comma", "time", "sep"})
+"""Tokens that end the reach of a denial."""
 
 
 def read_spans(answer: str, *, bare: float = 1.0, relative: bool = False) -> list[ParsedSpan]:
@@ -65,7 +87,8 @@ def read_spans(answer: str, *, bare: float = 1.0, relative: bool = False) -> lis
 
     Reads "a to b", "a - b", "a and b", "a until b", "[a, b]", "(a, b)", lists of those, objects and prose with a start
     and an end (`{"start": a, "end": b}`, "starts at a and ends at b"), and an answer that is nothing but two times.
-    An answer that is nothing but one time is the span from that time to itself.
+    An answer that is nothing but one time is the span from that time to itself. A span that is denied ("not 10 to 20",
+    "10 to 20 is wrong") and an odd chain ("10 to 20 to 30") are none.
     A time is a number with or without a unit ("12.5", "12.5s", "2 min 5 s") or a clock ("mm:ss", "hh:mm:ss", with a
     fraction or not). Quotes, code fences and bold marks do not matter. Never raises.
 
@@ -77,10 +100,19 @@ def read_spans(answer: str, *, bare: float = 1.0, relative: bool = False) -> lis
     roles: dict[str, _Token] = {}
     role = ""
     listing, parted = 0, False
-    at = 0
+    at, chain = 0, 0
+    denied = False
     while at < len(tokens):
+        if at >= chain:
+            chain, odd = _chain_at(tokens, at)
+            at = chain if odd else at
+            if odd:
+                continue
         kind = tokens[at].kind
         pair, used = _pair_at(tokens, at)
+        if pair is not None and (denied or _denied_behind(tokens, at + used)):
+            pair = None
+        denied = kind == "deny" or (denied and kind not in _NO_LINKS)
         if pair is None and kind == "time" and role:
             roles[role] = tokens[at]
             if len(roles) == 2:
@@ -92,9 +124,9 @@ def read_spans(answer: str, *, bare: float = 1.0, relative: bool = False) -> lis
             parted = False
         if kind in ("start", "end"):
             role = kind
-        elif pair is not None or kind in ("time", "word"):
+        elif pair is not None or kind in ("time", *_WORDS):
             role = ""
-        parted = parted or kind == "word"
+        parted = parted or kind in _WORDS
         at += used
     return spans or _lone(tokens, bare)
 
@@ -111,10 +143,26 @@ def _pair_at(tokens: list[_Token], at: int) -> tuple[tuple[_Token, _Token] | Non
     return None, 1
 
 
+def _chain_at(tokens: list[_Token], at: int) -> tuple[int, bool]:
+    """(where the times end that are linked from `at` on, whether no pairs can be made of them: "10 to 20 to 30")."""
+    end, every_and, links = at, True, 0
+    if tokens[at].kind == "time":
+        while end + 2 < len(tokens) and tokens[end + 1].kind == "sep" and tokens[end + 2].kind == "time":
+            every_and = every_and and tokens[end + 1].value == 1.0
+            end, links = end + 2, links + 1
+    return end + 1, links > 0 and links % 2 == 0 and not every_and
+
+
+def _denied_behind(tokens: list[_Token], at: int) -> bool:
+    """Whether the tokens from `at` on say that what stands before is wrong."""
+    kinds = [token.kind for token in tokens[at : at + 5] if token.kind not in ("filler", "close")]
+    return kinds[:1] == ["wrong"] or (kinds[:1] == ["deny"] and "right" in kinds[1:2])
+
+
 def _lone(tokens: list[_Token], bare: float) -> list[ParsedSpan]:
     """The span of an answer that holds one or two times and no prose."""
     times = [t for t in tokens if t.kind == "time"]
-    if not 1 <= len(times) <= 2 or any(t.kind in ("word", "sep", "start", "end") for t in tokens):
+    if not 1 <= len(times) <= 2 or any(t.kind in (*_WORDS, "sep", "start", "end") for t in tokens):
         return []
     if sum((t.kind == "open") - (t.kind == "close") for t in tokens):  # cut off, perhaps amid a number
         return []
@@ -187,9 +235,9 @@ def _word(word: str, sign: float) -> _Token:
     if word in _NOT_FINITE:
         return _Token("time", sign * float(word))
     if word in _BETWEEN:
-        return _Token("sep")
+        return _Token("sep", float(word == "and"))
     if _START.fullmatch(word):
         return _Token("start")
     if _END.fullmatch(word):
         return _Token("end")
-    return _Token("filler" if word in _FILLERS else "word")
+    return _KNOWN_WORDS.get(word, _WORD)

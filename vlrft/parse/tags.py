@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from vlrft.parse.text import normalise
 
 OutputMode = Literal["think", "direct", "answer_then_think", "adaptive"]
 OUTPUT_MODES: tuple[str, ...] = get_args(OutputMode)
@@ -35,6 +37,8 @@ class Parsed:
     """`no_answer`, `lenient`, `several_answers`."""
     mode: str = "think"
     """The output mode it was read in."""
+    answers: int = 1
+    """How many different answers the answer blocks give, blank ones left out; `answer` is the one that counts."""
 
 
 def parse(text: str, mode: str = "think", *, lenient: bool = False) -> Parsed:
@@ -58,16 +62,24 @@ def parse(text: str, mode: str = "think", *, lenient: bool = False) -> Parsed:
     reasoned = 0 if first else max((end for tag, _, end in tags if tag == "</think>"), default=0)
     tail = [tag for tag in tags if tag[1] >= reasoned]
     spans = _answer_spans(tail)
-    answer, flags = None, []
+    answer, flags, answers = None, [], 1
     if spans:
         start, end = spans[0] if first else spans[-1]
         answer = text[start:end].strip() or None
-        flags += ["several_answers"] if len(spans) > 1 else []
+        if len(spans) > 1:
+            flags.append("several_answers")
+            answers = _different(text[start:end] for start, end in spans)
     elif lenient:
         answer = _lenient_answer(text, tail, reasoned)
         flags += ["lenient"] if answer else []
     flags += [] if answer else ["no_answer"]
-    return Parsed(text=text, think=_think(text, tags), answer=answer, flags=tuple(flags), mode=mode)
+    return Parsed(text=text, think=_think(text, tags), answer=answer, flags=tuple(flags), mode=mode, answers=answers)
+
+
+def _different(answers: Iterable[str]) -> int:
+    """How many of `answers` differ in normal form and white space left out; blank ones are none."""
+    forms = {"".join(normalise(answer).split()) for answer in answers if answer.strip()}
+    return max(1, len(forms))
 
 
 def has_tags(text: str) -> bool:

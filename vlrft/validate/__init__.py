@@ -96,7 +96,9 @@ class _Work:
                 self._loaded[key] = Loaded(samples=[], skipped=[])
                 self.report.add([of_rows.unusable(error, where)])
                 continue
-            self.report.splits.append(_summary(loaded, where, self.limit))
+            self.report.add(of_rows.unusable(error, where) for error in loaded.problems)
+            if loaded.rows:
+                self.report.splits.append(_summary(loaded, where, self.limit))
             self.report.add(of_rows.bad_rows(loaded.skipped, len(loaded.samples), where, config.data.on_bad_sample))
             for look in (of_rows.suspicious_spaces, of_rows.durations, of_rows.repetitions):
                 self.report.add(look(loaded.samples, where))
@@ -142,7 +144,9 @@ def _of_settings(stage: Stage) -> Iterator[Finding]:
             rewards.check(block, output_mode=config.data.output_mode, where=where)
         except (ValueError, ImportError, AttributeError) as error:
             listing = "'vlrft rewards ls' lists the rewards, 'vlrft rewards show NAME' explains one"
-            yield Finding(level="problem", where=where, what=str(error), next=listing)
+            first, *others = str(error).splitlines()  # of several problems the first line tells the number
+            for what in others or [first]:
+                yield Finding(level="problem", where=where, what=what.strip(), next=listing)
     try:
         check_templates(config.data)
     except (DataError, UnknownNameError) as error:
@@ -154,17 +158,18 @@ def _of_settings(stage: Stage) -> Iterator[Finding]:
 
 
 def _load(config: Config, role: Role, limit: int | None, *, decode: bool) -> Loaded:
-    """Every row of a split; bad ones are listed whatever the recipe says of them."""
+    """Every row of a split; what is wrong is listed, all of it, whatever the recipe says of bad rows."""
     source = config.data.train if role == "train" else config.data.eval
     assert source is not None, "roles() names only splits that the recipe has"
-    data = config.data.model_copy(update={"on_bad_sample": "skip"})
-    loaded = load_samples(data, source if limit is None else _limited(source, limit), role=role)
+    loaded = load_samples(
+        config.data, source if limit is None else _limited(source, limit), role=role, collect=True
+    )  # fmt: skip
     if not decode:
         return loaded
-    damaged = check_media(loaded.samples, decode=True, video=data.video)
+    damaged = check_media(loaded.samples, decode=True, video=config.data.video)
     places = {item.where for item in damaged}
     samples = [sample for sample in loaded.samples if f"sample {sample.id}" not in places]
-    return Loaded(samples=samples, skipped=[*loaded.skipped, *damaged])
+    return Loaded(samples=samples, skipped=[*loaded.skipped, *damaged], problems=loaded.problems)
 
 
 def _limited(source: SourceConfig, limit: int) -> SourceConfig:
@@ -179,12 +184,13 @@ def _limited(source: SourceConfig, limit: int) -> SourceConfig:
 
 def _summary(loaded: Loaded, where: str, limit: int | None) -> SplitRead:
     kinds = Counter(ref.kind for sample in loaded.samples for ref in sample.media)
-    filtered = sum(item.rule for item in loaded.skipped)
+    counts = Counter(item.kind for item in loaded.skipped if item.whole)
     return SplitRead(
         where=where,
         tasks=dict(Counter(sample.task for sample in loaded.samples)),
-        bad=len(loaded.skipped) - filtered,
-        filtered=filtered,
+        bad=counts["bad"],
+        published=counts["published"],
+        filtered=counts["rule"],
         images=kinds["image"],
         videos=kinds["video"],
         limit=limit,

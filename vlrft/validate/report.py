@@ -13,8 +13,8 @@ Level = Literal["problem", "warning", "note"]
 
 EXAMPLES = 3
 """Samples that a finding names."""
-_SAID = 300
-"""Characters of a message that are shown in a terminal."""
+_SAID = 2000
+"""Characters of a line of a message that are shown in a terminal; only texts of rows are as long."""
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\[[^\[\]]*\]|\S*/\S+|\d+(?:\.\d+)?")
 """What differs between two messages of one kind."""
 
@@ -44,6 +44,8 @@ class SplitRead:
     """Samples by task."""
     bad: int
     """Rows that cannot be used."""
+    published: int
+    """Rows of published files against which no answer can be judged."""
     filtered: int
     """Rows left out by a rule of the recipe."""
     images: int
@@ -54,6 +56,11 @@ class SplitRead:
     @property
     def samples(self) -> int:
         return sum(self.tasks.values())
+
+    @property
+    def rows(self) -> int:
+        """Samples, and the rows that are lost: all but what the recipe filters."""
+        return self.samples + self.bad + self.published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +125,7 @@ class Report:
         """JSON-like; `ok` first."""
         content = dataclasses.asdict(self)
         for split, read in zip(content["splits"], self.splits, strict=True):
-            split["samples"] = read.samples
+            split |= {"samples": read.samples, "rows": read.rows}
         return {"ok": self.ok, **content}
 
     def as_text(self) -> str:
@@ -130,8 +137,9 @@ class Report:
         for split in self.splits:
             tasks = ", ".join(f"{count} {task}" for task, count in split.tasks.items()) or "no sample"
             limit = f" (the first {split.limit} of each source)" if split.limit is not None else ""
-            left = f"; {split.bad} bad rows, {split.filtered} filtered by the recipe"
-            yield f"{split.where}: {tasks}{limit}; {split.images} images, {split.videos} videos{left}"
+            of = f" of {split.rows} rows" if split.rows > split.samples else ""
+            left = f"; {split.bad} bad rows, {split.published} left out as published, {split.filtered} by the recipe"
+            yield f"{split.where}: {tasks}{of}{limit}; {split.images} images, {split.videos} videos{left}"
         for scores in self.scores:
             yield ""
             yield f"{scores.where}: mean values of answers written in {scores.space}"
@@ -185,7 +193,9 @@ def _number(value: float | None) -> str:
 
 def _said(finding: Finding) -> Iterator[str]:
     times = f"{finding.count} x " if finding.count > 1 else ""
-    yield f"{finding.level}: {finding.where}: {times}{_short(finding.what)}"
+    first, *others = finding.what.splitlines() or [""]
+    yield f"{finding.level}: {finding.where}: {times}{_short(first)}"
+    yield from (f"  {_short(line.strip())}" for line in others)
     if finding.examples:
         more = ", ..." if finding.count > len(finding.examples) else ""
         yield f"  for example {', '.join(finding.examples)}{more}"

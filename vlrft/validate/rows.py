@@ -11,7 +11,7 @@ from typing import Literal
 
 from vlrft.data.boxes import UPPER
 from vlrft.data.media import MediaError
-from vlrft.data.problems import Skipped
+from vlrft.data.problems import Kind, Skipped
 from vlrft.data.tasks.targets import PUBLISHED
 from vlrft.data.video import probe
 from vlrft.types import MediaRef, Sample, TextPart
@@ -39,8 +39,11 @@ Identity = tuple[tuple[object, ...], str]
 def bad_rows(
     skipped: Sequence[Skipped], usable: int, where: str, policy: Literal["error", "skip"]
 ) -> Iterator[Finding]:
-    """Rows that cannot be used, by kind of reason, and what a recipe's own rules leave out."""
-    bad = [item for item in skipped if not item.rule]
+    """Rows that cannot be used, by kind of reason; those that a published file has so, and what the recipe filters."""
+    stopping = grouped((item.where, item.reason) for item in skipped if item.stops)
+    for message, places in stopping:
+        yield finding_of("problem", where, message, places, "no run starts with it; correct these rows")
+    bad = [item for item in skipped if item.kind == "bad" and not item.stops]
     level: Literal["problem", "warning"] = "problem" if policy == "error" or len(bad) > usable else "warning"
     yield from _wrong_space(bad, usable, where)
     kinds = grouped((item.where, item.reason) for item in bad)
@@ -54,12 +57,14 @@ def bad_rows(
     if len(kinds) > KINDS:
         places = [place for _, others in kinds[KINDS:] for place in others]
         yield finding_of(level, where, f"bad rows of {len(kinds) - KINDS} further kinds", places, to_do)
-    for message, places in grouped((item.where, item.reason) for item in skipped if item.rule):
-        yield finding_of("note", where, f"left out by the recipe: {message}", places, "")
+    told: tuple[tuple[Kind, str], ...] = (("published", "left out as published"), ("rule", "left out by the recipe"))
+    for kind, what in told:
+        for message, places in grouped((item.where, item.reason) for item in skipped if item.kind == kind):
+            yield finding_of("note", where, f"{what}: {message}", places, "")
 
 
 def unusable(error: Exception, where: str) -> Finding:
-    """A source of which nothing can be read."""
+    """A source with which no run starts."""
     if _SPACE.search(str(error)):
         to_do = _RESTATE.format(where=where)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 from vlrft.config import DataConfig
 from vlrft.coords import CoordError
 from vlrft.data.problems import DataError
-from vlrft.data.tasks import build_task, tasks_of
+from vlrft.data.tasks import TASKS, build_task, tasks_of
 from vlrft.data.tasks.templates import whole_templates
 from vlrft.rewards.base import RewardError, TargetError
 from vlrft.rewards.entry import Entry
 from vlrft.rewards.finding import is_builtin
 from vlrft.rewards.judge import Judge
+from vlrft.rewards.unused import Unused
 from vlrft.types import Sample, Score
 from vlrft.validate.answers import WHOLE, adversarial
 from vlrft.validate.report import Finding, Line, Scores, finding_of, grouped
@@ -27,11 +29,13 @@ NEAR_FULL = 0.95
 BROKEN = 0.5
 """Below it, not even rounding excuses a right answer."""
 PAID = 0.3
-"""From this mean on, a wrong answer is worth giving."""
+"""From this mean on, or this share of the right answer's total, a wrong answer is worth giving."""
 MARGIN = 0.05
 """By at least this the right answers' mean total exceeds that of every trick."""
 TRICKED = 64
 """Samples to which the wrong answers are given, evenly spread; the right one is given to all."""
+RAISED = 3
+"""A reward that raised on so many samples is left out of the rest, and one that raises is asked no more of a sample."""
 SECONDS = 30.0
 """Time for the answers of one split; slow rewards judge fewer."""
 
@@ -63,6 +67,10 @@ class _Tally:
     """(sample, why) where the sample itself cannot be judged or asked."""
     raised: list[tuple[str, str]] = field(default_factory=list)
     """(sample, message) where a reward raised."""
+    by_reward: Counter[str] = field(default_factory=Counter)
+    """On how many samples each reward raised."""
+    left_out: list[str] = field(default_factory=list)
+    """Rewards that raised on RAISED samples, and so on most likely all."""
     unjudged: int = 0
     """Samples that time did not suffice for."""
 
@@ -76,10 +84,7 @@ def judge_samples(
     """
     tally = _tally(samples, data, judge, meta_of, scored=scored)
     findings = list(_of_samples(tally, where))
-    try:
-        judge.check_when()
-    except ValueError as error:
-        findings.append(Finding(level="problem", where=where, what=str(error), next="correct `when` of that reward"))
+    findings += [_of_when(unused, where) for unused in judge.unused()]
     if REFERENCE not in tally.given:
         return None, findings
     entries = [entry for entry in judge.entries if _tells(entry)]
@@ -87,7 +92,7 @@ def judge_samples(
         findings += _of_reference(entry, tally.given[REFERENCE], where)
         if entry.judges_task:
             findings += _of_tricks(entry, tally.given, where)
-    findings += _of_totals(tally.given, where)
+    findings += _of_totals(tally.given, [entry for entry in judge.entries if _counts(entry)], where)
     names = [entry.name for entry in judge.entries]
     lines = tuple(_line(kind, given, names) for kind, given in tally.given.items())
     return Scores(where=where, space=_space(samples, meta_of), lines=lines), findings
@@ -129,9 +134,14 @@ def _judge(sample: Sample, answers: Mapping[str, str], meta: Mapping[str, Any], 
         try:
             score = judge.score(text, sample, known)
         except (RewardError, TargetError) as error:
-            tally.raised.append((sample.id, str(error)))
-        else:
-            tally.given.setdefault(kind, []).append(_Given(sample=sample.id, text=text, score=score))
+            tally.raised.append((sample.id, f"with the answer `{kind}`: {error}"))
+            if isinstance(error, RewardError) and error.reward is not None:
+                tally.by_reward[error.reward] += 1
+                if tally.by_reward[error.reward] == RAISED:
+                    judge.leave_out(error.reward)
+                    tally.left_out.append(error.reward)
+            return
+        tally.given.setdefault(kind, []).append(_Given(sample=sample.id, text=text, score=score))
 
 
 def _spread(samples: Sequence[Sample]) -> Iterator[tuple[int, Sample]]:
@@ -151,6 +161,10 @@ def _of_samples(tally: _Tally, where: str) -> Iterator[Finding]:
         yield finding_of(
             "problem", where, message, list(dict.fromkeys(places)), "mend the reward; its traceback is logged above"
         )
+    if tally.left_out:
+        names = ", ".join(tally.left_out)
+        what = f"raised on {RAISED} samples, and were left out from there on: {names}"
+        yield Finding(level="note", where=where, what=what, count=len(tally.left_out))
     if tally.unjudged:
         judged = len(tally.given.get(REFERENCE, ()))
         yield Finding(
@@ -159,6 +173,18 @@ def _of_samples(tally: _Tally, where: str) -> Iterator[Finding]:
             what=f"{judged} reference answers took {SECONDS:g} s to judge; the others were left out",
             count=tally.unjudged,
         )
+
+
+def _of_when(unused: Unused, where: str) -> Finding:
+    """A reward that applies to nothing: a mistake, unless it is one of several for rows of different kinds."""
+    known = unused.key == "task" and all(value in TASKS for value in unused.wanted)
+    meant = unused.alternative and (known or not unused.slip)
+    return Finding(
+        level="note" if meant else "problem",
+        where=where,
+        what=unused.text,
+        next="" if meant else "correct `when` of that reward, or the samples' meta",
+    )
 
 
 def _tells(entry: Entry) -> bool:
@@ -219,7 +245,7 @@ def _of_tricks(entry: Entry, given: Mapping[str, Sequence[_Given]], where: str) 
         )  # fmt: skip
 
 
-def _of_totals(given: Mapping[str, Sequence[_Given]], where: str) -> Iterator[Finding]:
+def _of_totals(given: Mapping[str, Sequence[_Given]], entries: Sequence[Entry], where: str) -> Iterator[Finding]:
     """Tricks that are worth as much as the right answer, and right answers that are worth nothing at all."""
     none = [item.sample for item in given[REFERENCE] if item.score.value is None]
     if none:
@@ -230,7 +256,9 @@ def _of_totals(given: Mapping[str, Sequence[_Given]], where: str) -> Iterator[Fi
     right = _mean(item.score.value for item in given[REFERENCE])
     for kind, items in given.items():
         mean = _mean(item.score.value for item in items)
-        if kind not in (REFERENCE, WHOLE) and right is not None and mean is not None and right - mean < MARGIN:
+        if kind == REFERENCE or right is None or mean is None:
+            continue
+        if kind != WHOLE and right - mean < MARGIN:
             yield Finding(
                 level="problem",
                 where=where,
@@ -239,6 +267,24 @@ def _of_totals(given: Mapping[str, Sequence[_Given]], where: str) -> Iterator[Fi
                 count=len(items),
                 next="add a reward that says whether the answer is right ('vlrft rewards ls'), or mend your own",
             )
+        elif right > 0.0 and mean >= PAID * right:
+            yield _paid_in_all(kind, items, mean, right, entries, where)
+
+
+def _paid_in_all(
+    kind: str, items: Sequence[_Given], mean: float, right: float, entries: Sequence[Entry], where: str
+) -> Finding:
+    """A trick that gets a large share of what the right answer gets, though no single reward need be to blame."""
+    by_part = {entry.name: _mean(item.score.parts.get(entry.name) for item in items) for entry in entries}
+    paid = [f"{name} {value:.3f}" for name, value in by_part.items() if value is not None and value > 0.0]
+    return Finding(
+        level="warning",
+        where=where,
+        what=f"the answer `{kind}` is worth {mean:.3f} in all, {mean / right:.0%} of the reference answer's "
+        f"{right:.3f} (its parts: {', '.join(paid)})",
+        count=len(items),
+        next="give less weight to the rewards that pay it, or a `gate` on one that says whether the answer is right",
+    )
 
 
 def _counts(entry: Entry) -> bool:
