@@ -52,6 +52,10 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+RESUMABLE = ("data.on_bad_sample",)
+"""Keys that may change when a run is resumed: what stopped it must not stop it again."""
+
+
 def train(
     recipe: str | Path | Mapping[str, Any] | Config | None = None,
     *dotlist: str,
@@ -67,7 +71,7 @@ def train(
     changes: the same as keywords, a double underscore for each dot: `train__steps=3`.
     Later wins, in the order dotlist, overrides, changes.
     resume: folder of an interrupted run. It goes on from its last complete checkpoint with its own config; no recipe
-    is given then.
+    is given then, and of the config only `data.on_bad_sample` may change.
 
     Raises `vlrft.ConfigError` before any compute is spent when the config is not valid.
     """
@@ -80,17 +84,17 @@ def train(
     run_dir = Path(resume).expanduser() if resume is not None else None
     source = recipe if run_dir is None else _config_of_run(run_dir)
     asked = _overrides(dotlist, overrides, changes)
-    if run_dir is not None and any(asked):
+    if run_dir is not None and (refused := [key for key in _keys(asked) if key not in RESUMABLE]):
         raise UserError(
-            f"a resumed run keeps its own config, so that it ends as if it had never stopped; leave out {asked!r}, or "
-            f"start a new run from its model: model.model_name_or_path={run_dir / 'model'}"
+            f"a resumed run keeps its own config, so that it ends as if it had never stopped; leave out {refused[0]} "
+            f"({', '.join(RESUMABLE)} may change), or start a new run with it"
         )
     composed = _compose(source, asked)
 
     from vlrft import training
     from vlrft.eval.run import evaluate_samples
 
-    return training.run(composed, resume=run_dir, evaluator=evaluate_samples)
+    return training.run(composed, resume=run_dir, evaluator=evaluate_samples, changed=bool(asked))
 
 
 def evaluate(
@@ -126,6 +130,10 @@ def _overrides(
 ) -> list[str | Mapping[str, Any]]:
     mappings = dict(overrides or {}), {key.replace("__", "."): value for key, value in changes.items()}
     return [*dotlist, *(mapping for mapping in mappings if mapping)]
+
+
+def _keys(asked: list[str | Mapping[str, Any]]) -> list[str]:
+    return [key for item in asked for key in ([item.partition("=")[0]] if isinstance(item, str) else item)]
 
 
 def _compose(recipe: Any, asked: list[str | Mapping[str, Any]]) -> Composed:

@@ -14,9 +14,14 @@ _WRITING = ".writing-"
 
 
 def save(run_dir: Path, name: str, state: dict[str, Any], *, keep: int) -> Path:
-    """Write `checkpoints/<name>/`, then delete all but the newest `keep`. Names sort by age and are used once."""
+    """Write `checkpoints/<name>/`, then delete all but the newest `keep`.
+
+    Names sort by age; one that is there already is of the same step, and stays.
+    """
     folder = run_dir / "checkpoints"
     final = folder / name
+    if final.is_dir():
+        return final
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob(f"{_WRITING}*"):
         shutil.rmtree(torn)

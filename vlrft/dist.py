@@ -8,7 +8,7 @@ else is collective in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -53,6 +53,23 @@ class World:
         everything: list[Any] = [None] * self.size
         dist.all_gather_object(everything, value)
         return everything
+
+    def together(self, work: Callable[[], T], expected: tuple[type[Exception], ...]) -> T:
+        """What `work` returns on this rank; where it raises one of `expected` on any, all ranks raise.
+
+        Else the others would wait for the rank that is gone. They raise the last of `expected` with the same text.
+        """
+        try:
+            outcome: T | Exception = work()
+        except expected as error:
+            outcome = error
+        said = [str(outcome) if isinstance(outcome, expected) else None]
+        first = next((text for (text,) in self.gather(said) if text is not None), None)
+        if isinstance(outcome, expected):
+            raise outcome
+        if first is not None:
+            raise expected[-1](first)
+        return outcome  # type: ignore[return-value]
 
     def gather_groups(self, mine: Sequence[Group], proposed: Sequence[Sample]) -> list[Group]:
         """The groups of all ranks in the order of `proposed`, which every rank has; those of others without tensors."""

@@ -116,7 +116,7 @@ class Renderer:
                 good.append((sample, self.prompt(sample)))
             except (MediaError, PromptError) as error:
                 if self.data.on_bad_sample == "error":
-                    raise
+                    raise _naming(sample, error) from error
                 logger.warning("sample %s left out: %s", sample.id, error)
                 bad.append(left_out(sample, error, self.data.video))
         return good, bad
@@ -295,6 +295,13 @@ class Renderer:
                 f"{self.data.max_prompt_length}; raise it, or lower data.max_pixels, of videos data.video.max_frames "
                 "or data.video.max_pixels (media are never cut)"
             )
+
+
+def _naming(sample: Sample, error: MediaError | PromptError) -> MediaError | PromptError:
+    """`error`, told of the sample: a file alone does not say which row wants it."""
+    if isinstance(error, PromptError):
+        return error
+    return MediaError(f"sample {sample.id!r}: {error.where}", error.reason, medium=error.medium)
 
 
 def _meta(

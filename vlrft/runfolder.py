@@ -77,14 +77,24 @@ class RunFolder:
             )
 
     def open(
-        self, composed: Composed, skipped: Sequence[Skipped], *, tasks: Collection[str] = (), resuming: bool
+        self,
+        composed: Composed,
+        skipped: Sequence[Skipped],
+        *,
+        tasks: Collection[str] = (),
+        resuming: bool,
+        changed: bool = False,
     ) -> dict[str, Any] | None:
         """Write what is known at the start; returns the newest checkpoint when resuming, None without one.
+
+        changed: the config of a resumed run is another one now, and is kept.
 
         tasks: of the samples. Their prompt templates are written as whole texts, so that the run, its checkpoints and
         their evaluations keep the wording that it started with.
         """
         if resuming:
+            if changed and self.writes:
+                self._keep_config(composed, tasks)
             return checkpoint.load_latest(self.path)
         if not self.writes:
             return None
@@ -98,13 +108,16 @@ class RunFolder:
         for leftover in self.path.glob(_STARTING + "*"):
             shutil.rmtree(leftover)
         self.list_skipped(skipped)
+        self._keep_config(composed, tasks)
+        return None
+
+    def _keep_config(self, composed: Composed, tasks: Collection[str]) -> None:
         # config.yaml last and whole: it is what makes the folder a run that can be resumed.
         with tempfile.TemporaryDirectory(prefix=_STARTING, dir=self.path) as scratch:
             kept = replace(composed, config=with_templates(with_absolute_paths(composed.config), tasks))
             save_resolved(kept, Path(scratch) / CONFIG)
             for written in sorted(Path(scratch).iterdir(), key=lambda path: path.name == CONFIG):
                 os.replace(written, self.path / written.name)
-        return None
 
     def close(self) -> None:
         """Let other runs in."""

@@ -7,6 +7,7 @@ packing, optimiser step, evaluation, logging and checkpoints.
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from accelerate.utils import set_seed
 from vlrft import checkpoint
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
+from vlrft.data.media import MediaError
 from vlrft.dist import World, is_here, own_state
 from vlrft.engines.base import row_seed
 from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
+from vlrft.models.base import PromptError
 from vlrft.pack import Batch, count, on_device, pack
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
@@ -38,8 +41,14 @@ Evaluator = Callable[..., Any]
 """`eval.run.evaluate_samples`, handed in so that training does not depend on evaluation."""
 
 
+UNREADABLE = (MediaError, PromptError)
+"""What a sample raises whose media or text cannot be shown."""
 UNSCORED_STEPS = 5
 """Steps in a row without any scored completion after which a run stops."""
+
+
+class UnreadableSampleError(UserError):
+    """A sample turned out to be unreadable in the middle of a run; the message says how to go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +144,7 @@ STEPS: dict[str, Callable[[StageRun], dict[str, float]]] = {"sft": sft_step, "gr
 def propose(run: StageRun) -> tuple[list[Sample], list[Rendered], int]:
     """The next samples, this rank's with their prompts, and how many of all could not be rendered (skipped.jsonl)."""
     proposed = run.state.sampler.propose(run.state.step, run.config.train.prompts_per_step)
-    rendered, left_out = run.worker.renderer.usable(run.world.share(proposed))
+    rendered, left_out = run.world.together(lambda: run.worker.renderer.usable(run.world.share(proposed)), UNREADABLE)
     everyones_left_out = [item for items in run.world.gather(left_out) for item in items]
     run.folder.list_skipped(everyones_left_out)
     return proposed, rendered, len(everyones_left_out)
@@ -230,7 +239,9 @@ def update(run: StageRun, batches: Sequence[Batch] | None, loss_fn: LossFn, sums
     optimizer_step(run.state, batches, loss_fn, sums, train=run.config.train, dump_to=dump_to)
 
 
-def run(composed: Composed, *, resume: Path | None = None, evaluator: Evaluator | None = None) -> Run:
+def run(
+    composed: Composed, *, resume: Path | None = None, evaluator: Evaluator | None = None, changed: bool = False
+) -> Run:
     """Run every stage of `composed`, or go on with the run in `resume`. See `vlrft.train`.
 
     Blocks until the run is finished; leaves config.yaml, metrics.jsonl, rollouts/, checkpoints/, model/, summary.json
@@ -245,7 +256,7 @@ def run(composed: Composed, *, resume: Path | None = None, evaluator: Evaluator 
         folder.refuse_other_run(resuming=resume is not None)
         prepared = prepare(composed, stage_configs(config))
         tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
-        saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None)
+        saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None, changed=changed)
         world.barrier()
         with metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
             run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
@@ -310,8 +321,14 @@ def run_stage(
     shows = setup.config.log.progress and prepared.world.is_main
     with Progress(setup.name, total=train.steps, done=state.step, enabled=shows) as bar:
         while state.step < train.steps:
-            with timers("step"):
-                row = STEPS[setup.kind](stage)
+            drawn = state.sampler.state_dict()
+            try:
+                with timers("step"):
+                    row = STEPS[setup.kind](stage)
+            except UNREADABLE as error:
+                state.sampler.load_state_dict(drawn)
+                _checkpoint(stage, index, writer)
+                raise UnreadableSampleError(_how_to_go_on(stage, error)) from error
             state.step, state.global_step = state.step + 1, state.global_step + 1
             row = {**_where(stage, "train"), **row, "skipped_steps": state.skipped_steps, **timers.collect()}
             writer.write(row)
@@ -338,6 +355,14 @@ def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> Non
         if stage.world.is_main:
             checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
         stage.world.barrier()
+
+
+def _how_to_go_on(stage: StageRun, error: Exception) -> str:
+    again = f"vlrft train --resume {shlex.quote(str(stage.folder.path))}"
+    return (
+        f"{error}. Nothing is lost: the run is saved after step {stage.state.step} of stage {stage.setup.name}. Go on "
+        f"without such samples: {again} data.on_bad_sample=skip; or mend the file and go on with it: {again}"
+    )
 
 
 def _where(stage: StageRun, kind: str) -> dict[str, Any]:
