@@ -42,14 +42,25 @@ def check_box(raw: Any, *, space: str, image_size: tuple[int, int], where: str) 
     return box
 
 
+def is_finite(value: Any) -> bool:
+    """Whether `value` is a number, no bool, and finite as a float: JSON has integers that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _four_numbers(raw: Any, where: str) -> list[float]:
     numbers = isinstance(raw, list | tuple) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in raw)
     if not numbers or len(raw) != 4:
-        raise SampleError(where, f"box {raw!r} is not four numbers; write it as [x1, y1, x2, y2]")
-    box = [float(x) for x in raw]
-    if not all(math.isfinite(x) for x in box):
-        raise SampleError(where, f"box {box} holds NaN or infinity; correct the row or drop it")
-    return box
+        raise SampleError(where, f"box {raw!r:.200} is not four numbers; write it as [x1, y1, x2, y2]")
+    if not all(map(is_finite, raw)):
+        raise SampleError(
+            where, f"box {raw!r:.200} holds NaN, infinity or a number too large; correct the row or drop it"
+        )
+    return [float(x) for x in raw]
 
 
 def _check_range(box: list[float], space: str, image_size: tuple[int, int], where: str) -> None:

@@ -19,7 +19,7 @@ from vlrft.data.forms import read_form
 from vlrft.data.layouts import LAYOUTS, REST, from_native, in_order, to_native
 from vlrft.data.native import Rows, relative_to, rows_of, with_media
 from vlrft.data.prep import FORMS
-from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped
+from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped, of_row
 from vlrft.data.tables import HUB, RowStream
 from vlrft.data.tasks import build_task
 from vlrft.data.tasks.targets import published_flags
@@ -64,6 +64,7 @@ class Report:
     """By what the form was told; empty where it was stated."""
     written: int = 0
     left_out: list[Skipped] = field(default_factory=list)
+    """Rows, and parts of written rows (`whole` is False), such as a box without area."""
     listing: Path | None = None
     """File of JSON lines with every row that was left out and why; None when all were written."""
     flagged: list[Skipped] = field(default_factory=list)
@@ -72,6 +73,16 @@ class Report:
     """Folder that the written media paths are relative to."""
     aside: Counter[str] = field(default_factory=Counter)
     """Native field -> rows that keep it under `_vlrft`, since the layout cannot hold it."""
+
+    @property
+    def rows_left_out(self) -> list[Skipped]:
+        """What was left out whole: with `written`, all rows of the source."""
+        return [item for item in self.left_out if item.whole]
+
+    @property
+    def parts_left_out(self) -> list[Skipped]:
+        """Parts of written rows, such as a box without area."""
+        return [item for item in self.left_out if not item.whole]
 
 
 def convert(request: Request) -> Report:
@@ -91,13 +102,19 @@ def convert(request: Request) -> Report:
         build_task(request.task)
     report = Report(form=request.form, folder=_folder(request))
     quarantine = Quarantine(policy="skip")
+    written: dict[str, str] = {}
+    """Where each id stands."""
     with writer:
         for where, row in _native_rows(request, report, quarantine):
             try:
-                _write(writer, row, where, request, report)
+                if (first := written.get(str(row.get("id")))) is not None:
+                    raise SampleError(where, f"id {row['id']!r:.100} is taken already by {first}; give it its own id")
+                with of_row(where):
+                    _write(writer, row, where, request, report)
             except SampleError as error:
                 quarantine.bad(error)
                 continue
+            written[str(row.get("id"))] = where
             if flags := published_flags(row):
                 report.flagged.append(Skipped(where=where, reason="; ".join(flags), kind="published"))
         report.written, report.left_out = writer.count, quarantine.skipped
@@ -133,6 +150,7 @@ def _folder(request: Request) -> Path:
 def _native_rows(request: Request, report: Report, quarantine: Quarantine) -> Rows:
     """Rows of the source with absolute media paths."""
     check_format(request.form, "FORM")
+    _check_split(request)
     hub = request.source.startswith(HUB)
     path: Path | str = request.source if hub else Path(request.source).expanduser().resolve()
     if not hub and not Path(path).exists():
@@ -150,7 +168,15 @@ def _native_rows(request: Request, report: Report, quarantine: Quarantine) -> Ro
         name, Path(path), split=request.split, images=request.images and request.images.resolve(),
         quarantine=quarantine, options=request.options, what="--option",
     )  # fmt: skip
-    return ((where, with_media(_with_task(row, request.task), report.folder, where=where)) for where, row in rows)
+    return ((where, with_media(_of_form(row, name, request), report.folder, where=where)) for where, row in rows)
+
+
+def _check_split(request: Request) -> None:
+    """Raise DataError for a split that would do nothing; a form's own reader judges that of a form."""
+    rows = request.form in ("auto", "native") or request.form in LAYOUTS
+    source = Path(request.source).expanduser()
+    if request.split is not None and rows and source.is_file() and request.split not in source.name:
+        raise DataError(f"--split {request.split}: {source} is one file of rows, which has no splits; take --split out")
 
 
 def _table_rows(request: Request, name: str, path: Path | str, quarantine: Quarantine) -> Rows:
@@ -176,6 +202,17 @@ def _read(name: str, task: str | None, space: str | None, row: dict[str, Any], w
     if space is not None:
         made.setdefault("boxes", {"space": space})
     return made
+
+
+def _of_form(row: dict[str, Any], name: str, request: Request) -> dict[str, Any]:
+    """The row of a form, whose reader states the task. Raises DataError where the request asks for another."""
+    if request.task is not None and row.get("task", request.task) != request.task:
+        single = name in ("coco", "voc") and request.task == "grounding"
+        other = f"; a recipe asks these files for one box each: format: {name}, task: grounding" if single else ""
+        raise DataError(
+            f"--task {request.task}: the form {name} is read for the task {row['task']}; take --task out{other}"
+        )
+    return _with_task(row, request.task)
 
 
 def _with_task(row: dict[str, Any], task: str | None) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def detect_format(path: Path | str, split: str | None = None) -> tuple[str, str]
         return _of_rows(path, split, "saved dataset")
     folders = (path, path / "data")
     files = [p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir())]
-    rows = [p for p in files if p.suffix in FOLDER_SUFFIXES]
+    rows = [p for p in files if p.suffix.lower() in FOLDER_SUFFIXES]
     if rows:
         return _of_rows(path, split, rows[0].name)
     refuse_published(path, told_by_name(path) or _told_by_first_json(path))
@@ -87,6 +87,9 @@ def detect_layout(rows: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
         for name, layout in LAYOUTS.items():
             if name not in found and (sign := layout.matches(row)):
                 found[name] = sign
+    if set(found) <= {"openrlhf"} and any({"prompt", "answer"} <= row.keys() for row in looked):
+        # Beside a label of OpenRLHF it is not clear which of the two is the truth.
+        found["native"] = "columns prompt, answer"
     if len(found) == 1:
         return next(iter(found.items()))
     columns = ", ".join(dict.fromkeys(str(name) for row in looked for name in row))
@@ -124,7 +127,7 @@ def _told_by_first_json(folder: Path) -> Told | None:
     try:
         # Not every published file is in UTF-8; the names of columns are in any case.
         return told_by_name(first) or _told_by_content(json.loads(first.read_bytes().decode("utf-8", "replace")))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None  # no sign of a form; the caller says what the folder holds
 
 
@@ -134,7 +137,7 @@ def _told_by_content(content: Any) -> Told | None:
 
 
 def _of_file(path: Path) -> tuple[str, str]:
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         content = load_json(path)
         if is_coco(content):
             refuse_published(path, _told_by_content(content), "coco")
@@ -146,7 +149,7 @@ def _of_file(path: Path) -> tuple[str, str]:
         if not rows:
             raise DataError(f"{path} is JSON, but no COCO detection file, and its list holds no rows with columns")
         return _named(rows, path, "list in JSON")
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         refuse_published(path, told_by_name(path))
         raise DataError(f"{path} has the unknown suffix {path.suffix!r}; known: {', '.join(SUFFIXES)}")
     return _of_rows(path, None, f"suffix {path.suffix}")

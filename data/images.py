@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import struct
 import sys
 import zlib
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 _ORIENTATION_TAG = 0x0112
 _ROTATED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+_LONGEST_NAME = 255
+"""Bytes of a file name that file systems take."""
+_URI = "data:image/png;base64,..."
+_LEAST_BITS = 12
+"""Grey values of fewer bits count as dark ones of this depth, the least of CT and other scanners: noise stays dark."""
+_SHOWN_RANGES = 20
+"""Files whose range of 16-bit grey is logged; behind a whole study of them nothing else would be seen."""
+_ranges: dict[str, int] = {}
+"""Files that were logged -> bits."""
+
+log = logging.getLogger(__name__)
 
 
 class MediaError(SampleError):
@@ -41,11 +53,20 @@ def image_size(ref: MediaRef) -> tuple[int, int]:
         return (height, width) if _orientation(image) in _ROTATED else (width, height)
 
 
+def stored_size(ref: MediaRef, upright: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of the medium before its EXIF rotation; `upright` is its size after it."""
+    if ref.kind != "image":
+        return upright
+    with _opened(ref) as image:
+        return image.size
+
+
 def open_image(ref: MediaRef) -> Image.Image:
     """The image in RGB, 8 bits, upright.
 
-    EXIF orientation is applied; transparency is laid over white; 16-bit channels keep their upper 8 bits; of an
-    animation the first frame is taken. Raises MediaError when the file is missing, truncated or not an image.
+    EXIF orientation is applied; transparency is laid over white; of 16 bits per colour the upper 8 are kept, and 16-bit
+    grey is scaled from the 12 to 16 bits that its values take; of an animation the first frame is taken. Raises
+    MediaError when the file is missing, truncated or not an image.
     """
     with _opened(ref) as image:
         return _upright_rgb(image, ref.name())
@@ -55,12 +76,14 @@ def image_ref(value: Any, *, where: str) -> MediaRef:
     """A reference to an image in any of the forms in which rows hold one.
 
     A path; `data:image/png;base64,...`; encoded bytes; `{"bytes": ...}` or `{"path": ...}` (parquet, `datasets`; bytes
-    come first); or a PIL image, of which upright RGB pixels are kept.
+    come first, and as JSON has none they may be base64 text); or a PIL image, of which upright RGB pixels are kept.
 
     Raises SampleError that starts with `where` for everything else, addresses included, and MediaError for a PIL image
     that cannot be read. Whether the file exists is not looked at.
     """
     if isinstance(value, Mapping):
+        if isinstance(value.get("bytes"), str):
+            return MediaRef(data=_from_text(value["bytes"], where))
         held = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         return image_ref(held, where=where) if isinstance(held, str | bytes) else _no_image(value, where)
     if isinstance(value, bytes | bytearray):
@@ -68,7 +91,12 @@ def image_ref(value: Any, *, where: str) -> MediaRef:
     if isinstance(value, str) and value.startswith("data:"):
         return MediaRef(data=_from_data_uri(value, where))
     if isinstance(value, str) and "://" in value:
-        raise SampleError(where, f"image {value!r} is an address; download it and give the path")
+        raise SampleError(where, f"image {value!r:.200} is an address; download it and give the path")
+    if isinstance(value, str) and any(len(part.encode(errors="replace")) > _LONGEST_NAME for part in value.split("/")):
+        raise SampleError(
+            where,
+            f"image is a text of {len(value)} characters, too long for a path; write an encoded picture as {_URI}",
+        )
     if isinstance(value, str) and value:
         return MediaRef(path=value)
     # A PIL image in hand means that Pillow has been imported: nobody else pays for it.
@@ -86,6 +114,20 @@ def _no_image(value: Any, where: str) -> NoReturn:
         f'image {shown} is neither a path, {{"path": ...}}, {{"bytes": ...}}, "data:image/...;base64,...", bytes nor a '
         "PIL image; correct the row",
     )
+
+
+def _from_text(text: str, where: str) -> bytes:
+    """The bytes that a JSON file states as text: base64, or a data URI."""
+    if text.startswith("data:"):
+        return _from_data_uri(text, where)
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
+        raise SampleError(
+            where,
+            f"`bytes` of an image is a text of {len(text)} characters that is not base64 ({error}); in JSON write "
+            f"{_URI}, or the path of a file",
+        ) from error
 
 
 def _from_data_uri(uri: str, where: str) -> bytes:
@@ -139,7 +181,8 @@ def _reading(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise MediaError(
             name,
-            f"has too many pixels to be decoded safely ({error}); downscale it, or raise PIL.Image.MAX_IMAGE_PIXELS",
+            f"has too many pixels; shrink it, and its boxes with it, to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels or "
+            f"fewer ({error})",
         ) from error
     except UnidentifiedImageError as error:
         raise MediaError(
@@ -207,4 +250,23 @@ def _sixteen_bit_grey(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise MediaError(name, "holds 32-bit pixels, whose range is unknown; convert it to 8 bits per channel")
-    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    top = int(values.max()) if values.size else 0
+    bits = max(_LEAST_BITS, top.bit_length())
+    if bits < 16:
+        _log_range(name, top, bits)
+    return Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
+
+
+def _log_range(name: str, top: int, bits: int) -> None:
+    """Once per file, and no more than so many files."""
+    if name in _ranges or len(_ranges) >= _SHOWN_RANGES:
+        return
+    _ranges[name] = bits
+    last = "; further files like it are not named" if len(_ranges) == _SHOWN_RANGES else ""
+    log.warning(
+        "%.200s: 16-bit grey with values up to %d, shown as %d-bit (see Images in docs/data.md)%s",
+        name,
+        top,
+        bits,
+        last,
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlrft.data.problems import Quarantine, SampleError
+from vlrft.data.problems import Quarantine, SampleError, of_row
 from vlrft.data.tables import RawRow, RowStream
 
 _DATA_URI = "data:"
@@ -36,7 +37,7 @@ def rows_of(
     """(where, native row) for each raw row, media found from the folder `images`; bad rows go to `quarantine`.
 
     own_ids: ids are as the rows state them. Files of other frameworks often number pictures, not rows: without
-    `own_ids`, a row whose id is taken already gets `<id>-<line>`.
+    `own_ids`, a row whose id is taken already gets another, as `free_id` says.
     """
     taken: set[str] = set()
     for raw in stream:
@@ -44,14 +45,26 @@ def rows_of(
             quarantine.bad(raw.columns)
             continue
         try:
-            row = to_native(raw.columns, raw.where)
-            row.setdefault("id", f"{raw.stem}-{raw.number}")
-            if not own_ids:
-                row["id"] = row["id"] if str(row["id"]) not in taken else f"{row['id']}-{raw.number}"
+            with of_row(raw.where):
+                row = with_media(to_native(raw.columns, raw.where), images, where=raw.where)
+                if not own_ids or row.get("id") is None:
+                    wanted = row.get("id")
+                    row["id"] = free_id(f"{raw.stem}-{raw.number}" if wanted is None else wanted, raw.number, taken)
                 taken.add(str(row["id"]))
-            yield raw.where, with_media(row, images, where=raw.where)
         except SampleError as error:
             quarantine.bad(error)
+            continue
+        yield raw.where, row
+
+
+def free_id(wanted: Any, number: int, taken: Collection[str]) -> Any:
+    """`wanted`, or where that is `taken` already the first of `<wanted>-<number>`, `<wanted>-<number>-2`, ... that is
+    not."""
+    if str(wanted) not in taken:
+        return wanted
+    numbered = f"{wanted}-{number}"
+    others = (f"{numbered}-{count}" for count in itertools.count(2))
+    return next(name for name in itertools.chain([numbered], others) if name not in taken)
 
 
 def with_media(row: Mapping[str, Any], folder: Path, *, where: str) -> dict[str, Any]:

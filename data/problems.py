@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +23,23 @@ class SampleError(DataError):
         super().__init__(f"{where}: {reason}")
         self.where = where
         self.reason = reason
+
+
+@contextmanager
+def of_row(where: str) -> Iterator[None]:
+    """Within it, what a value of an unexpected type or size makes a reader raise is a SampleError of the row `where`.
+
+    Readers check what they can name; this is for the rest of what a row may hold.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            raise
+        reason = f"holds a value of a wrong type or size ({type(error).__name__}: {str(error)[:200]}); correct the row"
+        raise SampleError(where, reason) from error
 
 
 Kind = Literal["bad", "published", "rule"]

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from vlrft.config import Block, RowsConfig
 from vlrft.data.problems import DataError
@@ -37,7 +37,7 @@ class ShapesOptions(Block):
     n: int = Field(1024, gt=0)
     """Number of scenes."""
     seed: int = Field(0, ge=0)
-    size: tuple[int, int] = (84, 84)
+    size: tuple[PositiveInt, PositiveInt] = (84, 84)
     """Canvas (width, height)."""
     grid: int = Field(4, gt=0)
     """Every box coordinate is a multiple of this."""

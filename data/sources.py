@@ -6,17 +6,19 @@ import dataclasses
 import itertools
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from vlrft.config import DataConfig, SourceConfig
 from vlrft.data.places import Place, Role, places, rows_at
-from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped, lost_rows
+from vlrft.data.problems import DataError, Quarantine, SampleError, Skipped, lost_rows, of_row
 from vlrft.data.tables import check_rank, shard
 from vlrft.data.tasks import build_task
 from vlrft.data.tasks.base import Row, Task
+from vlrft.data.tasks.media_fields import video_refs
 from vlrft.data.tasks.targets import published_flags
-from vlrft.data.video import video_limits
+from vlrft.data.video import probe_many, video_limits
 from vlrft.registry import LoadError, MissingAttributeError, UnknownNameError
 from vlrft.types import Sample
 
@@ -24,6 +26,8 @@ __all__ = ["Loaded", "Role", "load_samples", "size_of"]
 
 log = logging.getLogger(__name__)
 
+CHUNK = 64
+"""Rows whose videos are looked into at a time, by all `data.video.workers`."""
 _NO_TASK = (UnknownNameError, LoadError, MissingAttributeError)
 
 
@@ -106,32 +110,61 @@ class _Reading:
         self.found: list[Sample] = []
         self._of_files = Quarantine(policy=policy)
         """What the readers leave out: the same in every process."""
-        self._own = self._of_files if world == 1 else Quarantine(policy=policy)
+        self._own = Quarantine(policy=policy)
         """What this process finds in its rows."""
+        self._before: list[int] = []
+        """For each entry of `_own`: how many of `_of_files` stand before it."""
         self._taken: dict[str, str] = {}
         """Where each id stands."""
 
     @property
     def skipped(self) -> list[Skipped]:
         """What was left out, this process's share of it, in the order of the rows where it is alone."""
-        if self.world == 1:
-            return self._own.skipped
-        return [*shard(self._of_files.skipped, self.rank, self.world), *self._own.skipped]
+        if self.world > 1:
+            return [*shard(self._of_files.skipped, self.rank, self.world), *self._own.skipped]
+        merged, done = list[Skipped](), 0
+        for item, before in zip(self._own.skipped, self._before, strict=True):
+            merged += self._of_files.skipped[done:before]
+            merged.append(item)
+            done = before
+        return merged + self._of_files.skipped[done:]
 
     def read(self) -> None:
         """Fill `found` and `skipped`. Raises DataError and SampleError, as `load_samples` says."""
         build_task(self.place.task)
         count = 0
-        for where, row in itertools.islice(rows_at(self.place, self._of_files), self.place.source.limit):
+        for where, row, before in self._rows():
             count += 1
-            if row.get("id") is not None and not self._is_free(str(row["id"]), where, self._of_files):
-                continue
-            if (count - 1) % self.world == self.rank:
+            of_all = self._own if self.world == 1 else self._of_files
+            free = row.get("id") is None or self._is_free(str(row["id"]), where, of_all)
+            if free and (count - 1) % self.world == self.rank:
                 self._add(row, where)
+            self._before += [before] * (len(self._own.skipped) - len(self._before))
         if not self.found and (self.world == 1 or not count):
             skipped = self.skipped
             first = f"; first of {len(skipped)} skipped: {skipped[0]}" if skipped else ""
             raise DataError(f"{self.place.what} holds no usable sample{first}; check its path, split and classes")
+
+    def _rows(self) -> Iterator[tuple[str, Row, int]]:
+        """(where, row, entries of `_of_files` before it). The videos of a chunk are looked into side by side."""
+        rows = itertools.islice(rows_at(self.place, self._of_files), self.place.source.limit)
+        start, failed = 0, None
+        while failed is None:
+            chunk: list[tuple[str, Row, int]] = []
+            try:
+                for where, row in itertools.islice(rows, CHUNK):
+                    chunk.append((where, row, len(self._of_files.skipped)))
+            except (DataError, *_NO_TASK) as error:
+                # What stands before the place where reading ends is told first.
+                failed = error
+            mine = (row for i, (_, row, _) in enumerate(chunk, start) if i % self.world == self.rank)
+            probe_many([ref for row in mine for ref in video_refs(row)])
+            yield from chunk
+            start += len(chunk)
+            if len(chunk) < CHUNK:
+                break
+        if failed is not None:
+            raise failed
 
     def _is_free(self, name: str, where: str, quarantine: Quarantine) -> bool:
         """Take the id `name` for the row at `where`. Raises DataError where a row before has it: seeds go by ids."""
@@ -146,7 +179,8 @@ class _Reading:
 
     def _add(self, row: Row, where: str) -> None:
         try:
-            sample = _task_of(row, self.place.task, where).to_sample(row, where=where)
+            with of_row(where):
+                sample = _task_of(row, self.place.task, where).to_sample(row, where=where)
         except SampleError as error:
             flags = published_flags(row)
             if flags and error.medium is None:

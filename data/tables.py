@@ -126,7 +126,7 @@ def table_files(path: Path, split: str | None) -> list[Path]:
     if path.is_file():
         return [path]
     for folder in (path, path / "data"):
-        found = (p for p in folder.glob(f"{split or ''}*") if p.suffix in FOLDER_SUFFIXES and p.is_file())
+        found = (p for p in folder.glob(f"{split or ''}*") if p.suffix.lower() in FOLDER_SUFFIXES and p.is_file())
         files = sorted(p for p in found if not p.name.startswith("."))
         if files:
             return files
@@ -142,7 +142,8 @@ def check_rank(rank: int, world: int) -> None:
 
 def _file_part(file: Path) -> Part:
     readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet, ".json": _read_json, ".csv": _read_csv}
-    reader = readers.get(".csv" if file.suffix == ".tsv" else file.suffix)
+    suffix = file.suffix.lower()
+    reader = readers.get(".csv" if suffix == ".tsv" else suffix)
     if reader is None:
         raise DataError(f"{file} has the unknown suffix {file.suffix!r}; known: {', '.join(SUFFIXES)}")
 
@@ -166,7 +167,7 @@ def _read_jsonl(file: Path, after: int) -> Iterator[tuple[int, Any]]:
                 continue
             try:
                 yield number, json.loads(raw.decode("utf-8-sig"))
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 reason = f"is not valid JSON ({error}); write one object per line"
                 yield number, SampleError(f"{file}:{number}", reason)
 
@@ -180,7 +181,7 @@ def load_json(file: Path) -> Any:
     """Parsed content of a JSON file. Raises DataError."""
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not valid JSON ({error}); one row per line belongs in a .jsonl file") from error
 
 
@@ -232,8 +233,9 @@ def _read_parquet(file: Path, after: int) -> Iterator[tuple[int, Any]]:
 
 def _read_csv(file: Path, after: int) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(_CELL_LIMIT)
+    number = 0
     with file.open(encoding="utf-8-sig", newline="") as text:
-        rows = csv.DictReader(text, delimiter="\t" if file.suffix == ".tsv" else ",")
+        rows = csv.DictReader(text, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
         try:
             for number, cells in enumerate(rows, start=1):
                 if number <= after:
@@ -244,7 +246,24 @@ def _read_csv(file: Path, after: int) -> Iterator[tuple[int, Any]]:
                 else:
                     yield number, {name: _cell(name, text) for name, text in cells.items()}
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{file} is not readable as {file.suffix[1:].upper()} ({error}); write it again") from error
+            # Text is decoded ahead of the rows: only the bytes themselves tell the line.
+            line = _undecodable_line(file) if isinstance(error, UnicodeDecodeError) else rows.line_num
+            kind = file.suffix[1:].upper()
+            raise DataError(
+                f"{file} is not readable as {kind} in UTF-8, at line {line}, after row {number} ({error}); save it as "
+                "UTF-8, or correct that line"
+            ) from error
+
+
+def _undecodable_line(file: Path) -> int:
+    """The first line of `file` that is not UTF-8, from 1."""
+    with file.open("rb") as lines:
+        for line, raw in enumerate(lines, start=1):
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError:
+                return line
+    return 0
 
 
 def _cell(name: str, text: str | None) -> Any:
@@ -254,7 +273,7 @@ def _cell(name: str, text: str | None) -> Any:
     if name in _JSON_CELLS and text.lstrip()[0] in "[{":
         try:
             return json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return text
     if name in _NUMBER_CELLS:
         try:

@@ -37,7 +37,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Composed, Path | None]]
     """Stands in for the training loop and notes how it was called."""
     seen: list[tuple[Composed, Path | None]] = []
 
-    def run(composed: Composed, *, resume: Path | None = None, evaluator: Any = None) -> SimpleNamespace:
+    def run(
+        composed: Composed, *, resume: Path | None = None, evaluator: Any = None, changed: bool = False
+    ) -> SimpleNamespace:
         seen.append((composed, resume))
         return SimpleNamespace(path=Path(composed.config.train.output_dir), summary={"grpo/eval/box.iou": 0.25})
 

@@ -224,6 +224,13 @@ def test_suggest_keeps_the_stage_and_the_index() -> None:
     assert suggest("stages[0].rewards.funcs[3].fun") == "did you mean stages[0].rewards.funcs[3].func?"
 
 
+def test_suggest_goes_by_the_name_and_not_by_the_block() -> None:
+    assert suggest("rewards.funcs[0].optons").startswith("did you mean rewards.funcs[0].kwargs?")
+    assert suggest("rewards.funcs[0].wight").startswith("did you mean rewards.funcs[0].weight?")
+    assert suggest("data.train.optons") == "did you mean data.train.options?"
+    assert suggest("rewards.funcs[0].xyzzy").startswith("valid in rewards.funcs[]: func, ")
+
+
 def test_defaults_by_key() -> None:
     assert default_of("train.steps") == 100
     assert default_of("rewards.funcs") == [

@@ -199,11 +199,11 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for content in ([_Harm()], OrderedDict(a=1)):
         file = _pickle(tmp_path / "test_vqa.pkl", content)
-        with pytest.raises(DataError, match=r"test_vqa\.pkl is not a plain pickled list of questions \(it names"):
+        with pytest.raises(DataError, match=r"test_vqa\.pkl is not a pickle of plain lists and dicts, it asks for"):
             read("path-vqa", file)
     assert not (tmp_path / "harm-was-done").exists()
     file.write_bytes(b"no pickle")
-    with pytest.raises(DataError, match="is not a plain pickled list"):
+    with pytest.raises(DataError, match="is not a readable pickle"):
         read("path-vqa", file)
     with pytest.raises(DataError, match="holds a dict, not a list of questions"):
         read("path-vqa", _pickle(file, {"a": 1}))

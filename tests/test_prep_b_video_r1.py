@@ -92,7 +92,8 @@ def test_answers_that_nothing_could_match_are_listed(tmp_path: Path) -> None:
         "train.json:2: the answer 'D' is no option's letter",
         "train.json:3: '<answer> </answer>' holds no answer between its tags; correct the row",
         "train.json:4: data_source is 'ScanNet', not 'LLaVA'",
-        "train.json:5: problem_type is 'ranking'; known: multiple choice, numerical, ocr, free-form, regression",
+        "train.json:5: problem_type is 'ranking'; known: multiple choice, multiple-choice, numerical, ocr, free-form, "
+        "regression",
         "train.json:6: data_type is 'audio'; known: image, video",
         "train.json:7: the question marks 2 videos, but has one; correct the row",
     ]

@@ -262,6 +262,17 @@ def test_voc_pixels_counted_from_one(voc: Path) -> None:
         read_located("voc", voc, split="val", first_pixel=2)
 
 
+def test_byte_order_marks(root: Path, voc: Path) -> None:
+    listing = voc / "ImageSets" / "Main" / "val.txt"
+    listing.write_text("\ufeff000001\r\n000002\r\n", encoding="utf-8", newline="")
+    rows, left_out = read_located("voc", voc, split="val")
+    assert ([row["id"] for row in rows], left_out) == (["000001", "000002"], [])
+    plain = read_located("coco", _save(root, CAT), split="val2017")
+    file = root / "annotations" / "instances_val2017.json"
+    file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
+    assert read_located("coco", root, split="val2017") == plain
+
+
 @pytest.mark.skipif(not (SHARED / "bccd").is_dir(), reason=f"no BCCD in {SHARED} (set VLRFT_SHARED_DATA)")
 def test_voc_on_bccd() -> None:
     rows, left_out = read_located("voc", SHARED / "bccd", split="train")

@@ -102,6 +102,16 @@ def test_aircraft(tmp_path: Path) -> None:
         read_located("few-shot", tmp_path, split="test")
 
 
+def test_byte_order_marks(tmp_path: Path) -> None:
+    (tmp_path / "variants.txt").write_text("\ufeff707-320\nF/A-18\n", encoding="utf-8")
+    (tmp_path / "images_variant_train.txt").write_text("\ufeff0034309 F/A-18\n0034310 707-320\n", encoding="utf-8")
+    for name in ("0034309", "0034310"):
+        picture(tmp_path / "images" / f"{name}.jpg")
+    rows, left_out = read_located("few-shot", tmp_path, split="train")
+    assert [(row["id"], row["answer"]) for row in rows] == [("0034309", "F/A-18"), ("0034310", "707-320")]
+    assert left_out == []
+
+
 def test_imagenet_and_classes_of_one_name(tmp_path: Path) -> None:
     wnids = {"n01": "tench", "n02": "missile", "n03": "missile"}
     (tmp_path / "classnames.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in wnids.items()))

@@ -63,6 +63,17 @@ def test_rows(tmp_path: Path) -> None:
     assert len(read_located("got-10k", tmp_path / "val")[0][0]["answer"]) == 8
 
 
+def test_byte_order_marks(tmp_path: Path) -> None:
+    _sequence(tmp_path, _boxes(12))
+    plain = read_located("got-10k", tmp_path, split="val")
+    folder = tmp_path / "val" / NAME
+    names = ("groundtruth.txt", "absence.label", "cover.label", "meta_info.ini")
+    for file in (tmp_path / "val" / "list.txt", *(folder / name for name in names)):
+        file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
+    assert len(plain[0]) == 1
+    assert read_located("got-10k", tmp_path, split="val") == plain
+
+
 def test_absent_frames_are_null_and_the_given_one_shows_the_object(tmp_path: Path) -> None:
     _sequence(tmp_path, ["0,0,0,0", "1,2,10,20", "nan,nan,nan,nan", "3,2,10,20"], [1, 0, 1, 0])
     (row,), _ = read_located("got-10k", tmp_path, split="val", frames=3)

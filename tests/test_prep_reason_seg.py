@@ -91,3 +91,11 @@ def test_windows_texts_and_broken_files(tmp_path: Path) -> None:
         read_located("lisa", tmp_path, split="val")
     with pytest.raises(DataError, match=r"no \.json file in"):
         read_located("lisa", tmp_path)
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    _save(tmp_path, _shape([[4, 6], [20, 6], [20, 18]]))
+    plain = read_located("lisa", tmp_path, split="train")
+    [file] = tmp_path.rglob("*.json")
+    file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
+    assert (len(plain[0]), plain) == (1, read_located("lisa", tmp_path, split="train"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ __all__ = ["Composed", "ConfigError", "Stage", "compose", "recipe_names", "save_
 Overrides = Sequence[str | Mapping[str, Any]] | Mapping[str, Any]
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\[\d+\])*(\.\w[\w-]*(\[\d+\])*)*")
+_SOURCES = re.compile(
+    r"(?P<block>(?:stages\[\d+\]\.)?data\.(?:train|eval))(?P<mixture>\.mixture)?(?P<rest>(?:[.\[].*)?)"
+)
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -75,7 +78,7 @@ def compose(recipe: str | Path | Mapping[str, Any] | Config, overrides: Override
         raise ConfigError(f"{error.full_key}: a config holds what YAML can say: {reason}") from error
     applied: list[_Override] = []
     for asked in _parse_overrides(overrides):
-        item = _resolve_stage(asked, tree)
+        item = _fitting_source(tree, _resolve_stage(asked, tree))
         applied.append(item)
         _apply(tree, item)
         for key in [k for k in origins if k == item.key or k.startswith((f"{item.key}.", f"{item.key}["))]:
@@ -184,6 +187,34 @@ def _apply(tree: Any, item: _Override) -> None:
         raise ConfigError(f"{item.shown}: cannot be set: {str(error).partition(chr(10))[0]}") from error
 
 
+def _fitting_source(tree: Any, item: _Override) -> _Override:
+    """`data.train.mixture[0].limit` and `data.train[0].limit` are one key; the recipe may list its sources either way.
+
+    Raises ConfigError for a key of the whole source where the recipe lists several.
+    """
+    from omegaconf import ListConfig, OmegaConf
+
+    match = _SOURCES.fullmatch(item.key)
+    if match is None or not (match["mixture"] or match["rest"]):
+        return item
+    block, rest = match["block"], match["rest"]
+    if isinstance(OmegaConf.select(tree, block), ListConfig):
+        if rest and not rest.startswith("["):
+            count = len(OmegaConf.select(tree, block))
+            raise ConfigError(
+                f"{item.shown}: {block} is a list of {count} sources in this recipe, each with its own {rest[1:]}; "
+                f"write {block}.mixture[0]{rest}"
+            )
+        return replace(item, key=f"{block}{rest}")
+    return replace(item, key=f"{block}.mixture{rest}") if rest.startswith("[") else item
+
+
+def _listed(key: str) -> str:
+    """The key under which a recipe that gives `data.train` as a list of sources says `data.train.mixture[0].limit`."""
+    match = _SOURCES.fullmatch(key)
+    return f"{match['block']}{match['rest']}" if match and match["mixture"] else key
+
+
 def _validate(values: Any, origins: Mapping[str, str], prefix: str = "") -> Config:
     try:
         return Config.model_validate(values)
@@ -200,6 +231,7 @@ def _explain(problem: Any, origins: Mapping[str, str], prefix: str) -> list[str]
     key = key.lstrip(".")
 
     def line(at: str, text: str) -> str:
+        at = at if any(k.startswith(f"{at}.") or k == at for k in origins) else _listed(at)
         inside = [o for k, o in origins.items() if k.startswith((f"{at}.", f"{at}[")) and o.startswith("override ")]
         origin = inside[0] if inside else origin_of(at, origins)
         return f"{text} ({origin})" if origin else text

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from vlrft.config_data import Block, DataConfig, MixtureEntry, OutputMode, RowsConfig, SourceConfig, VideoConfig
@@ -165,6 +174,7 @@ class RewardsConfig(Block):
             RewardSpec(func="format.think_answer", weight=0.1),
         ]
     )
+    """Entries, or names alone for those of weight 1."""
     combine: Literal["mean", "sum"] = "mean"
     """Weighted mean, or weighted sum, of the rewards that apply."""
     correct: str | None = None
@@ -175,6 +185,11 @@ class RewardsConfig(Block):
     max_errors: int = Field(10, ge=0)
     """A reward that raises is logged with function and sample; after this many completions without its part the run
     stops."""
+
+    @field_validator("funcs", mode="before")
+    @classmethod
+    def _names_are_entries(cls, value: Any) -> Any:
+        return [_named_reward(entry) for entry in value] if isinstance(value, list) else value
 
 
 class ObjectiveConfig(Block):

@@ -173,6 +173,8 @@ def suggest(key: str) -> str:
     if ours is None and (above := plain.rpartition(".")[0]) not in valid_keys():
         ours = peer_key(above)  # `options: {t: 1}` is complained of as `options.t`
     near = [ours] if ours is not None else _near(plain)
+    if ours is None and not _beside(plain) and (peer := _near_peer(plain)) is not None:
+        ours, near = peer, [peer]
     if near:
         note = f" ({NOTES[near[0]]})" if ours is not None and near[0] in NOTES else ""
         return f"did you mean {' or '.join(shown(k) for k in near)}?{note}"
@@ -190,14 +192,29 @@ def _near(key: str) -> list[str]:
     same_leaf = [k for k in valid_keys() if k.rpartition(".")[2] == leaf]
     if same_leaf:
         return difflib.get_close_matches(key, same_leaf, n=1, cutoff=0.8) or same_leaf[:3]
-    beside = [k for k in valid_keys() if k.rpartition(".")[0] == block]
-    typo = difflib.get_close_matches(key, beside, n=1, cutoff=0.8)
-    elsewhere = [k for k in valid_keys() if not key.startswith(f"{k}.")]
+    typo = _beside(key)
+    # Beside it nothing is spelt alike: a long common block alone makes no likeness.
+    elsewhere = [k for k in valid_keys() if not key.startswith(f"{k}.") and k.rpartition(".")[0] != block]
     typo = typo or difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.8)
     if typo:
         return typo
     by_leaf = {k.rpartition(".")[2]: k for k in reversed(valid_keys())}
     return [by_leaf[name] for name in difflib.get_close_matches(leaf, by_leaf, n=1, cutoff=0.75)]
+
+
+def _beside(key: str) -> list[str]:
+    """The key of the same block whose name is spelt most like that of `key`; [] where none is."""
+    block, _, leaf = key.rpartition(".")
+    names = {k.rpartition(".")[2]: k for k in valid_keys() if k.rpartition(".")[0] == block}
+    return [names[name] for name in difflib.get_close_matches(leaf, names, n=1, cutoff=0.7)]
+
+
+def _near_peer(key: str) -> str | None:
+    """Our key for an option of a list's entries that other trainers have and that is misspelt: `funcs[].optons`."""
+    tail = ".".join(key.split(".")[-2:])
+    known = [name for name in PEER_KEYS if "." in name and name.partition(".")[0] == tail.partition(".")[0]]
+    near = difflib.get_close_matches(tail, known, n=1, cutoff=0.85)
+    return PEER_KEYS[near[0]] if near else None
 
 
 def default_of(key: str) -> Any:

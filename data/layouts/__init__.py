@@ -49,10 +49,25 @@ LAYOUTS: dict[str, Layout] = {
 }
 """Layouts by name: modules, one file each."""
 
+_WITH_RANGES = ("verl",)
+"""Layouts whose videos may be a part of a file."""
+
+
+_FOREIGN_MEDIA = ("image", "video")
+_FOREIGN_TRUTH = ("solution", "ground_truth", "gt", "label", "reward_model", "messages", "conversations")
+
 
 def matches_native(row: Mapping[str, Any]) -> str:
-    """The sign of a native row: `prompt` with a native answer, and no column of another layout's media."""
-    if row.get("prompt") is None or row.get("image") is not None or row.get("video") is not None:
+    """The sign of a native row: `prompt` with a native answer, and no column of another layout's media or truth.
+
+    A prompt of messages counts where it is one user message, as the tasks read it. `boxes` with a space is ours alone,
+    whatever other columns there are.
+    """
+    prompt, boxes = row.get("prompt"), row.get("boxes")
+    foreign = _FOREIGN_MEDIA if isinstance(boxes, Mapping) and "space" in boxes else _FOREIGN_MEDIA + _FOREIGN_TRUTH
+    if prompt is None or any(row.get(name) is not None for name in foreign):
+        return ""
+    if isinstance(prompt, list) and [isinstance(m, Mapping) and m.get("role") for m in prompt] != ["user"]:
         return ""
     found = [name for name in ("prompt", "answer", "boxes", "task") if row.get(name) is not None]
     return "columns " + ", ".join(found) if len(found) > 1 else ""
@@ -80,7 +95,8 @@ def from_native(name: str, row: Mapping[str, Any], *, where: str) -> dict[str, A
     if REST in native:
         raise SampleError(where, f"has the column {REST!r}: it is a row of another layout; convert it to native first")
     layout = LAYOUTS[name]
-    made = {key: value for key, value in layout.from_native(native, where=where).items() if value is not None}
+    plain = native if name in _WITH_RANGES else _without_ranges(native)
+    made = {key: value for key, value in layout.from_native(plain, where=where).items() if value is not None}
     back = layout.to_native({**made, REST: {"fields": native}}, where=where)
     lost = {key for key in native if key not in back or not same(back[key], native[key])}
     # An empty answer is one of a native row only: without its key here the way back would refuse it.
@@ -90,6 +106,18 @@ def from_native(name: str, row: Mapping[str, Any], *, where: str) -> dict[str, A
     if fields or absent:
         made[REST] = {key: held for key, held in (("fields", fields), ("absent", absent)) if held}
     return made
+
+
+def _without_ranges(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with the paths alone of clips that are a part of a file: its columns take no more."""
+    if not isinstance(row.get("videos"), list | tuple):
+        return row
+    return {**row, "videos": [_path_alone(item) for item in row["videos"]]}
+
+
+def _path_alone(item: Any) -> Any:
+    ours = isinstance(item, Mapping) and isinstance(item.get("path"), str) and item.keys() <= {"path", "start", "end"}
+    return item["path"] if ours else item
 
 
 def in_order(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +144,7 @@ def _read_rest(rest: Any, where: str) -> dict[str, Any]:
     if isinstance(rest, str):
         try:
             rest = json.loads(rest)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SampleError(where, f"`{REST}` is not valid JSON ({error}); take the column out") from error
     if rest is None:
         return {}

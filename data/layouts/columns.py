@@ -22,7 +22,7 @@ MISPLACED = ("space", "coord_space", "target_space", "bbox_type")
 
 _BLANK = re.compile(r"<answer>\s*</answer>")
 
-_QUESTION_TYPES = {
+QUESTION_TYPES = {
     "multiple choice": "choice",
     "multiple-choice": "choice",
     "numerical": "numeric",
@@ -97,7 +97,7 @@ def native_row(
             kept = {**value, **kept}
         else:
             kept.setdefault(name, value)
-    kind = _QUESTION_TYPES.get(str(kept.get("problem_type", "")).lower())
+    kind = QUESTION_TYPES.get(str(kept.get("problem_type", "")).lower())
     if kind is not None:
         kept.setdefault("question_type", kind)
     if kept:

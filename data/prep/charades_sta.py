@@ -15,7 +15,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlrft.data.prep.moments import Moment, MomentRule, moment_rows, read_durations, read_moments_json
+from vlrft.data.prep.moments import (
+    Moment,
+    MomentRule,
+    Seconds,
+    moment_rows,
+    read_durations,
+    read_moments_json,
+    slack_of,
+)
 from vlrft.data.prep.source_rows import Rows, annotation_file, media_folder
 from vlrft.data.problems import DataError, Quarantine, SampleError
 
@@ -30,25 +38,29 @@ def rows(
     images: Path | None,
     quarantine: Quarantine,
     durations: str | None = None,
-    slack: float = 0.0,
+    slack: Seconds | None = None,
     keep_published: bool = False,
 ) -> Rows:
     """(where, row of temporal_grounding) for each sentence; `meta.duration` where it is stated.
 
     durations: file with the durations for the text form (the Charades CSV or JSON), relative to the annotations; None =
-    the task takes them from the videos. slack: seconds by which a span may pass the stated duration. Left out: spans
-    that end later than that, start after the video or end before they start (with `keep_published` they are kept and
-    flagged; where the duration is unknown that is a flag too), and lines that cannot be read.
+    the task takes them from the videos. slack: seconds by which a span may pass the stated duration; None = 0.5, as
+    tasks let pass, and with `keep_published` 0. Left out: spans that end later than that, start after the video or end
+    before they start (with `keep_published` they are kept and flagged; where the duration is unknown that is a flag
+    too), and lines that cannot be read.
     """
     file = annotation_file(path, split, _NAMES)
     if file.suffix == ".json":
+        if durations is not None:
+            raise DataError(f"durations is for the text form; {file} states the durations itself: take the option out")
         found, seconds = read_moments_json(file, quarantine)
         moments = iter(found)
     else:
         moments = _lines(file, quarantine)
         seconds = read_durations(file.parent / durations) if durations is not None else {}
     rule = MomentRule(
-        folder=media_folder(path, images), durations=seconds, slack=slack, keep_published=keep_published
+        folder=media_folder(path, images), durations=seconds, slack=slack_of(slack, keep_published),
+        keep_published=keep_published,
     )  # fmt: skip
     for where, row in moment_rows(moments, rule, quarantine):
         if keep_published and "duration" not in row["meta"]:

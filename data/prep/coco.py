@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.prep.single_box import AnnotatedImage, LabelledBox
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 
 
 def read_coco(
@@ -39,7 +39,8 @@ def annotated_images(
         if annotation.get("iscrowd") and not crowd:
             continue
         try:
-            by_image[annotation.get("image_id")].append(_labelled_box(annotation, labels, file))
+            with of_row(f"{file}: annotation {annotation.get('id')}"):
+                by_image[annotation.get("image_id")].append(_labelled_box(annotation, labels, file))
         except KeyError:
             quarantine.bad(
                 SampleError(
@@ -51,13 +52,20 @@ def annotated_images(
             quarantine.bad(error)
     for image in content["images"]:
         stated = "width" in image and "height" in image
-        yield AnnotatedImage(
-            id=str(image["id"]),
-            where=f"{file}: image {image['id']}",
-            path=str(folder / image["file_name"]),
-            size=(int(image["width"]), int(image["height"])) if stated else None,
-            objects=tuple(by_image[image["id"]]),
-        )
+        where = f"{file}: image {image['id']}"
+        try:
+            with of_row(where):
+                made = AnnotatedImage(
+                    id=str(image["id"]),
+                    where=where,
+                    path=str(folder / image["file_name"]),
+                    size=(int(float(image["width"])), int(float(image["height"]))) if stated else None,
+                    objects=tuple(by_image[image["id"]]),
+                )
+        except SampleError as error:
+            quarantine.bad(error)
+            continue
+        yield made
 
 
 def is_coco(content: Any) -> bool:
@@ -89,8 +97,8 @@ def annotation_file(path: Path, split: str | None) -> Path:
 def load_coco(file: Path) -> dict[str, Any]:
     """The parsed file. Raises DataError when it is not in this layout."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not valid JSON ({error}); fetch the file again") from error
     check_coco(content, file)
     return content  # type: ignore[no-any-return]
@@ -100,11 +108,18 @@ def check_coco(content: Any, file: Path) -> None:
     """Raise DataError unless parsed JSON has the three lists, and their entries what is needed of them."""
     if not is_coco(content):
         raise DataError(f"{file} is not a COCO detection file: it needs the lists images, annotations and categories")
-    for key, fields in (("images", ("id", "file_name")), ("categories", ("id", "name"))):
+    needed: dict[str, tuple[str, ...]] = {"images": ("id", "file_name"), "categories": ("id", "name")}
+    for key, fields in {**needed, "annotations": ()}.items():
         for entry in content[key]:
+            if not isinstance(entry, Mapping):
+                raise DataError(f"{file}: an entry of `{key}` is {entry!r:.100} and no object; correct the file")
             missing = [name for name in fields if name not in entry]
             if missing:
                 raise DataError(f"{file}: an entry of `{key}` lacks {', '.join(missing)}: {entry!r}; correct the file")
+            if fields and not isinstance(entry["id"], int | str):
+                raise DataError(f"{file}: an id in `{key}` is {entry['id']!r:.100}; write a number or a text")
+            if key == "images" and not isinstance(entry["file_name"], str):
+                raise DataError(f"{file}: a file_name in `{key}` is {entry['file_name']!r:.100}; write a path")
 
 
 def _labelled_box(annotation: Mapping[str, Any], labels: Mapping[Any, str], file: Path) -> LabelledBox:
@@ -114,7 +129,7 @@ def _labelled_box(annotation: Mapping[str, Any], labels: Mapping[Any, str], file
         raise SampleError(where, f"category {annotation.get('category_id')!r} is not in `categories`; correct the file")
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-        raise SampleError(where, f"bbox {box!r} is not [x, y, width, height]; correct the file")
+        raise SampleError(where, f"bbox {box!r:.200} is not [x, y, width, height]; correct the file")
     x, y, width, height = (float(v) for v in box)
     mark = "crowd" if annotation.get("iscrowd") else ""
     return LabelledBox(label=label, box=(x, y, x + width, y + height), mark=mark)
@@ -128,8 +143,9 @@ def picture_folder(file: Path, path: Path, split: str | None, images: list[dict[
     if not images:
         return base
     for folder in candidates:
-        if (folder / images[0]["file_name"]).is_file():
-            return folder
+        with of_row(f"{file}: image {images[0]['id']}"):
+            if (folder / images[0]["file_name"]).is_file():
+                return folder
     raise DataError(
         f"{file}: picture {images[0]['file_name']} is in none of {', '.join(map(str, candidates))}; "
         "set the source's `images` to their folder"

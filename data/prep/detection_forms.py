@@ -22,7 +22,7 @@ from vlrft.data.prep.coco import annotated_images, annotation_file, load_coco, p
 from vlrft.data.prep.detection_rows import Asked, DetectionRule, chosen_classes, detection_rows
 from vlrft.data.prep.single_box import AnnotatedImage
 from vlrft.data.prep.voc import read_voc
-from vlrft.data.problems import DataError, Quarantine
+from vlrft.data.problems import DataError, Quarantine, of_row
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 _ODINW_FILES = ("annotations_without_background.json", "_annotations.coco.json")
@@ -84,7 +84,8 @@ def _coco(
     content: dict[str, Any], file: Path, folder: Path, rule: DetectionRule, classes: Sequence[str] | None,
     quarantine: Quarantine,
 ) -> Rows:  # fmt: skip
-    asked = chosen_classes(classes, _class_names(content), rule.names)
+    with of_row(str(file)):
+        asked = chosen_classes(classes, _class_names(content), rule.names)
     annotated = annotated_images(content, file, folder=folder, quarantine=quarantine, crowd=True)
     return detection_rows((Asked(image=image, classes=asked) for image in annotated), rule, quarantine)
 

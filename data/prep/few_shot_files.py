@@ -174,4 +174,4 @@ def _pictures(folder: Path, label: int, relative: Callable[[Path], str]) -> Iter
 def _lines(file: Path) -> list[str]:
     if not file.is_file():
         raise DataError(f"no file {file}, which the set publishes with its classes; fetch it")
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.prep.published import admitted, corners, settled_box
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 
 _META = ("object_class", "motion_class", "major_class", "root_class", "motion_adverb")
 _RESOLUTION = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)")
@@ -43,7 +43,8 @@ def rows(
     for sequence in _sequences(folder):
         where = str(sequence)
         try:
-            row, flags = _row(_read(sequence), images / sequence.name if images is not None else sequence, frames)
+            with of_row(where):
+                row, flags = _row(_read(sequence), images / sequence.name if images is not None else sequence, frames)
         except SampleError as error:
             quarantine.bad(error)
             continue
@@ -70,7 +71,7 @@ def _sequences(folder: Path) -> list[Path]:
         return [folder]
     listing = folder / "list.txt"
     if listing.is_file():
-        return [folder / name for name in listing.read_text(encoding="utf-8").split()]
+        return [folder / name for name in listing.read_text(encoding="utf-8-sig").split()]
     found = sorted(file.parent for file in folder.glob("*/groundtruth.txt"))
     if not found:
         held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "no such folder"
@@ -83,7 +84,7 @@ def _read(sequence: Path) -> _Sequence:
     if not truth.is_file():
         raise SampleError(str(sequence), "has no groundtruth.txt; add it or take the sequence out of list.txt")
     boxes = []
-    for number, line in enumerate(truth.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(truth.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
             values = _numbers(line.replace("\t", ",").split(","), f"{truth}:{number}", 4)
             boxes.append((values[0], values[1], values[2], values[3]))
@@ -102,7 +103,7 @@ def _labels(file: Path, count: int) -> list[int] | None:
     """One number for each picture; None without the file, or where only the first box is published."""
     if not file.is_file() or count == 1:
         return None
-    values = [int(_numbers([text], str(file), 1)[0]) for text in file.read_text(encoding="utf-8").split()]
+    values = [int(_numbers([text], str(file), 1)[0]) for text in file.read_text(encoding="utf-8-sig").split()]
     if len(values) != count:
         raise SampleError(str(file), f"has {len(values)} numbers, but groundtruth.txt {count} boxes; fetch both again")
     return values
@@ -121,7 +122,7 @@ def _numbers(cells: list[str], where: str, count: int) -> list[float]:
 def _info(file: Path) -> Mapping[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(file.read_text(encoding="utf-8"))
+        parser.read_string(file.read_text(encoding="utf-8-sig"))
     except (OSError, configparser.Error) as error:
         raise SampleError(str(file), f"cannot be read as meta_info.ini ({error}); fetch the sequence again") from error
     return {key: value for section in parser.sections() for key, value in parser.items(section)}

@@ -7,12 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from vlrft.data.boxes import is_finite
 from vlrft.data.prep.published import admitted
 from vlrft.data.prep.source_rows import Rows, video_file
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 from vlrft.data.tables import load_json
+from vlrft.data.tasks.media_fields import TIME_SLACK
+
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+"""Type of an option that is a length of time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,16 @@ class MomentRule:
     keep_published: bool
 
 
+def slack_of(stated: float | None, keep_published: bool) -> float:
+    """Seconds by which a span may pass the stated duration: as stated, else what tasks let pass (TIME_SLACK).
+
+    A benchmark, which loses no row by it, flags every such span.
+    """
+    if stated is not None:
+        return stated
+    return 0.0 if keep_published else TIME_SLACK
+
+
 def span_oddities(span: tuple[float, float], duration: float | None, *, slack: float) -> list[str]:
     """What is odd about `span`, in seconds, of a video that lasts `duration` s (None = not stated)."""
     start, end = span
@@ -52,7 +69,8 @@ def span_oddities(span: tuple[float, float], duration: float | None, *, slack: f
     if duration is not None and start >= duration:
         odd.append(f"span [{start:g}, {end:g}] starts after the stated duration of {duration:g} s")
     elif duration is not None and end > duration + slack:
-        odd.append(f"span [{start:g}, {end:g}] ends after the stated duration of {duration:g} s")
+        past = f" by more than the option slack allows, {slack:g} s" if slack else ""
+        odd.append(f"span [{start:g}, {end:g}] ends after the stated duration of {duration:g} s{past}")
     return odd
 
 
@@ -94,7 +112,8 @@ def read_moments_json(file: Path, quarantine: Quarantine) -> tuple[list[Moment],
     durations: dict[str, float] = {}
     for video, entry in content.items():
         try:
-            found = list(_moments_of(video, entry, f"{file}: {video}"))
+            with of_row(f"{file}: {video}"):
+                found = list(_moments_of(video, entry, f"{file}: {video}"))
         except SampleError as error:
             quarantine.bad(error)
             continue
@@ -114,7 +133,7 @@ def read_durations(file: Path) -> dict[str, float]:
     for video, value in _stated_durations(file):
         try:
             found[video] = float(value["duration"] if isinstance(value, Mapping) else value)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{file}: the duration of {video} is {value!r:.100}, not seconds; correct it") from error
     return found
 
@@ -150,5 +169,5 @@ def _moments_of(video: str, entry: Mapping[str, Any], where: str) -> Iterator[Mo
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a number (NaN is not) and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    """Whether `value` is a finite number and no truth value."""
+    return is_finite(value)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlrft.data.prep.moments import is_number, span_oddities
+from vlrft.data.prep.moments import Seconds, is_number, span_oddities
 from vlrft.data.prep.source_rows import (
     Made,
     Rows,
@@ -29,6 +29,7 @@ from vlrft.data.prep.source_rows import (
 )
 from vlrft.data.problems import DataError, Quarantine, SampleError
 from vlrft.data.tables import RowStream, load_json
+from vlrft.data.tasks.media_fields import TIME_SLACK
 from vlrft.parse.choices import LETTERS
 
 _OPTION = re.compile(r"\(([A-Z])\)\s*(.*)", re.DOTALL)
@@ -41,7 +42,7 @@ def rows(
     split: str | None,
     images: Path | None,
     quarantine: Quarantine,
-    slack: float = 0.5,
+    slack: Seconds = TIME_SLACK,
     keep_published: bool = False,
 ) -> Rows:
     """(where, row of grounded_video_qa): the letter, `meta.options`, `meta.spans`, `meta.duration`, `meta.type`.

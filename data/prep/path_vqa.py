@@ -11,13 +11,13 @@ numbers is refused.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vlrft.data.prep.medical import YES_NO, answer_of, kept_columns, medical_row
 from vlrft.data.prep.moments import is_number
+from vlrft.data.prep.plain_pickle import load_plain
 from vlrft.data.prep.source_rows import Made, Rows, converted, picture_of
 from vlrft.data.problems import DataError, Quarantine, SampleError
 from vlrft.data.tables import RawRow, RowStream
@@ -55,13 +55,6 @@ def rows(path: Path, *, split: str | None, images: Path | None, quarantine: Quar
     return converted(stream, convert, quarantine=quarantine)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, objects, texts and numbers, and nothing that names a class or function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-
 def _pickle_file(path: Path, split: str | None) -> Path | None:
     """The pickle that is meant; None where `path` holds none and is a table."""
     if path.is_file():
@@ -78,13 +71,7 @@ def _pickle_file(path: Path, split: str | None) -> Path | None:
 
 
 def _pickled(file: Path) -> Iterator[RawRow]:
-    damage = (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
-    try:
-        with file.open("rb") as held:
-            # Python 2 wrote the first release.
-            content = _PlainUnpickler(held, encoding="utf-8").load()
-    except damage as error:
-        raise DataError(f"{file} is not a plain pickled list of questions ({error}); fetch it again") from error
+    content = load_plain(file)
     if not isinstance(content, list):
         raise DataError(f"{file} holds a {type(content).__name__}, not a list of questions; give <split>_vqa.pkl")
     for number, entry in enumerate(content, start=1):

@@ -18,6 +18,9 @@ class _Plain(pickle.Unpickler):
         raise _Refused(f"it asks for {module}.{name}")
 
 
+_DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
+
+
 def load_plain(file: Path) -> Any:
     """Lists, dicts, texts and numbers, of Python 2 too.
 
@@ -28,5 +31,5 @@ def load_plain(file: Path) -> Any:
             return _Plain(stream, encoding="utf-8").load()
     except _Refused as error:
         raise DataError(f"{file} is not a pickle of plain lists and dicts, {error}: nothing of it was run") from error
-    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError, ValueError, IndexError, KeyError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{file} is not a readable pickle ({error}); fetch the file again") from error

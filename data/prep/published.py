@@ -6,11 +6,10 @@ reason, True keeps every row that can be judged at all, with what is odd about i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from vlrft.data.boxes import EDGE_SLACK
+from vlrft.data.boxes import EDGE_SLACK, is_finite
 from vlrft.data.problems import Quarantine, SampleError
 from vlrft.data.tasks.targets import PUBLISHED
 
@@ -58,8 +57,7 @@ def settled_box(
 
 def four_numbers(raw: Any, where: str, what: str = "bbox") -> tuple[float, float, float, float]:
     """`raw` as four finite floats. Raises SampleError."""
-    numbers = isinstance(raw, list | tuple) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in raw)
-    if not numbers or len(raw) != 4 or not all(math.isfinite(v) for v in raw):
+    if not isinstance(raw, list | tuple) or len(raw) != 4 or not all(map(is_finite, raw)):
         raise SampleError(where, f"{what} {raw!r:.200} is not four finite numbers; correct the file")
     a, b, c, d = (float(v) for v in raw)
     return a, b, c, d

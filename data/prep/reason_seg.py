@@ -20,7 +20,7 @@ from typing import Any
 
 from vlrft.data.images import image_size
 from vlrft.data.prep.published import admitted, needed, settled_box
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 from vlrft.types import MediaRef
 
 Ring = list[float]
@@ -36,7 +36,8 @@ def rows(
         raise DataError(f"no .json file in {folder}; name a split (train, val, test), or the folder of one")
     for file in files:
         try:
-            yield from _of_file(file, images if images is not None else folder, keep_published, quarantine)
+            with of_row(str(file)):
+                yield from _of_file(file, images if images is not None else folder, keep_published, quarantine)
         except SampleError as error:
             quarantine.bad(error)
 
@@ -94,12 +95,12 @@ def _of_file(
 def _load(file: Path) -> Any:
     data = file.read_bytes()
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", errors="replace")
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(str(file), f"is not valid JSON ({error}); fetch the file again") from error
 
 

@@ -32,7 +32,7 @@ from typing import Any
 from vlrft.data.prep.coco import load_coco
 from vlrft.data.prep.plain_pickle import load_plain
 from vlrft.data.prep.published import UNJUDGED, admitted, corners, four_numbers, needed, settled_box
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 from vlrft.data.tables import RowStream
 
 _REF_FIELDS = ("ref_id", "ann_id", "image_id", "split", "sentences")
@@ -142,7 +142,8 @@ def _refer(
             needed(ref, _REF_FIELDS, where)
             if split is not None and ref["split"] != split:
                 continue
-            yield from _of_ref(ref, annotations, pictures, names, folder, where)
+            with of_row(where):
+                yield from _of_ref(ref, annotations, pictures, names, folder, where)
         except SampleError as error:
             quarantine.bad(error)
 
@@ -193,7 +194,8 @@ def _table(path: Path, split: str | None, images: Path | None, quarantine: Quara
         if split is not None and raw.columns.get("split") not in (None, split):
             continue
         try:
-            yield from _of_row(raw.columns, f"{raw.stem}-{raw.number}", images, raw.where)
+            with of_row(raw.where):
+                yield from _of_row(raw.columns, f"{raw.stem}-{raw.number}", images, raw.where)
         except SampleError as error:
             quarantine.bad(error)
 
@@ -258,7 +260,7 @@ def _decoded(value: Any, where: str) -> Any:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(where, f"{value!r:.80} is not valid JSON ({error}); fetch the file again") from error
 
 

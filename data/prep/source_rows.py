@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vlrft.data.layouts.columns import unwrap
+from vlrft.data.native import free_id
 from vlrft.data.prep.published import admitted
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 from vlrft.data.tables import RawRow, RowStream
 from vlrft.parse import has_tags
 from vlrft.parse.choices import LETTERS
@@ -83,8 +84,8 @@ def converted(
 ) -> Rows:
     """(where, native row) for each raw row that `convert` makes one of; oddities as `admitted` has it.
 
-    A row without `id` gets `<file stem>-<number>`, and `-<number>` is added to an id that is taken. What `convert`
-    raises as SampleError goes to `quarantine`.
+    A row without `id` gets `<file stem>-<number>`, and one whose id is taken another, as `free_id` says. What `convert`
+    raises as SampleError goes to `quarantine`, and so does what it raises for values of a type that it does not expect.
     """
     taken: set[str] = set()
     for raw in raws:
@@ -92,7 +93,8 @@ def converted(
             quarantine.bad(raw.columns)
             continue
         try:
-            row, odd = convert(raw.columns, raw.where)
+            with of_row(raw.where):
+                row, odd = convert(raw.columns, raw.where)
         except SampleError as error:
             quarantine.bad(error)
             continue
@@ -104,7 +106,7 @@ def converted(
         if row is None:
             continue
         row = {"id": f"{raw.stem}-{raw.number}", **row}
-        row["id"] = str(row["id"]) if str(row["id"]) not in taken else f"{row['id']}-{raw.number}"
+        row["id"] = free_id(str(row["id"]), raw.number, taken)
         taken.add(row["id"])
         yield raw.where, row
 

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vlrft.data.layouts.columns import QUESTION_TYPES
 from vlrft.data.prep.source_rows import (
     Made,
     Rows,
@@ -27,13 +28,6 @@ from vlrft.data.problems import Quarantine, SampleError
 from vlrft.parse.choices import LETTERS
 from vlrft.parse.numbers import read_number
 
-_TYPES = {
-    "multiple choice": "choice",
-    "numerical": "numeric",
-    "ocr": "ocr",
-    "free-form": "free_form",
-    "regression": "regression",
-}
 _USED = ("problem", "data_type", "problem_type", "options", "solution", "path", "process", "problem_id")
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -53,9 +47,9 @@ def rows(
         if data_source is not None and not str(columns.get("data_source", "")).startswith(data_source):
             return None, Unasked([f"data_source is {columns.get('data_source')!r}, not {data_source!r}"])
         stated = text_of(columns, ("problem_type",), where)
-        kind = _TYPES.get(stated.lower())
+        kind = QUESTION_TYPES.get(stated.lower())
         if kind is None:
-            raise SampleError(where, f"problem_type is {stated!r}; known: {', '.join(_TYPES)}")
+            raise SampleError(where, f"problem_type is {stated!r}; known: {', '.join(QUESTION_TYPES)}")
         answer, think = truth_of(columns, ("solution",), where)
         options = columns.get("options") or []
         reason = _unusable(answer, kind, options)

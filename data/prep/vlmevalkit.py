@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlrft.data.problems import Quarantine, SampleError
+from vlrft.data.problems import Quarantine, SampleError, of_row
 from vlrft.data.tables import RawRow, RowStream
 from vlrft.parse import read_values
 
@@ -38,7 +38,8 @@ def rows(
         if isinstance(raw.columns, SampleError) or str(raw.columns.get("index")) not in wanted:
             continue
         try:
-            shared[str(raw.columns["index"])] = _pictures(raw.columns, shared, raw.where)
+            with of_row(raw.where):
+                shared[str(raw.columns["index"])] = _pictures(raw.columns, shared, raw.where)
         except SampleError as error:
             quarantine.bad(error)
     for raw in RowStream(path):
@@ -50,7 +51,8 @@ def rows(
             quarantine.published(raw.where, "states no answer")
         else:
             try:
-                yield raw.where, {"id": f"{raw.stem}-{raw.number}", **_row(raw.columns, shared, raw.where)}
+                with of_row(raw.where):
+                    yield raw.where, {"id": f"{raw.stem}-{raw.number}", **_row(raw.columns, shared, raw.where)}
             except SampleError as error:
                 quarantine.bad(error)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vlrft.data.prep.single_box import AnnotatedImage, LabelledBox
-from vlrft.data.problems import DataError, Quarantine, SampleError
+from vlrft.data.problems import DataError, Quarantine, SampleError, of_row
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -26,14 +26,15 @@ def read_voc(
     """
     listing = _split_file(folder, split)
     pictures = images if images is not None else folder / "JPEGImages"
-    for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(listing.read_text(encoding="utf-8-sig").splitlines(), start=1):
         # Class-wise lists ("cat_train.txt") carry a -1/0/1 flag in a second column.
         fields = line.split()
         if not fields:
             continue
         annotation = folder / "Annotations" / f"{fields[0]}.xml"
         try:
-            yield _read_annotation(annotation, fields[0], pictures, f"{listing}:{number}")
+            with of_row(str(annotation)):
+                yield _read_annotation(annotation, fields[0], pictures, f"{listing}:{number}")
         except SampleError as error:
             quarantine.bad(error)
 

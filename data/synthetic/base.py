@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 
 from vlrft.config import Block
 from vlrft.data.problems import DataError
@@ -39,7 +39,7 @@ class SyntheticOptions(Block):
     n: int = Field(1024, gt=0)
     """Number of scenes."""
     seed: int = Field(0, ge=0)
-    size: tuple[int, int] = (84, 84)
+    size: tuple[PositiveInt, PositiveInt] = (84, 84)
     """Canvas (width, height) in pixels."""
     role: Role = "train"
     """Set by the split that asks, never in a recipe: which side of all plans the scenes come from."""
@@ -84,7 +84,8 @@ def parse_options(model: type[Options], raw: dict[str, Any], role: Role) -> Opti
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"data.{role}.options{'.' + place if place else ''}: {first['msg']}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"data.{role}.options{'.' + place if place else ''}: {reason}") from error
 
 
 def write_scenes(task: SyntheticTask, options: SyntheticOptions, parent: Path) -> Path:

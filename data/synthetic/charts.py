@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
 
@@ -18,16 +18,28 @@ TITLES = ("Sales", "Rainfall", "Visitors", "Output", "Score", "Cost")
 NAMES = ("north", "south", "east", "west", "spring", "autumn")
 COLORS = ("red", "green", "blue", "orange", "purple", "black")
 
+_LEAST = (160, 120)
+"""Smallest picture in which Matplotlib's default margins leave a chart that can be read."""
+
 
 class ChartsOptions(SyntheticOptions):
     """Difficulty: kinds of charts, points per series, series."""
 
-    size: tuple[int, int] = (320, 240)
+    size: tuple[PositiveInt, PositiveInt] = (320, 240)
     """Of the picture in pixels, drawn at 80 dots per inch."""
     kinds: list[ChartKind] = Field(default_factory=lambda: list(KINDS), min_length=1)
     points: int = Field(4, ge=2, le=6)
     max_series: int = Field(2, ge=1, le=3)
     """Of line, bar and scatter charts."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.size[0] < _LEAST[0] or self.size[1] < _LEAST[1]:
+            raise ValueError(
+                f"size {self.size[0]}x{self.size[1]} has no room for axes and title; make it {_LEAST[0]}x{_LEAST[1]} "
+                "or larger"
+            )
+        return self
 
 
 class Charts:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from vlrft.data.scene import Shape, name_of
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
-from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, place_boxes, random_name, save_picture
+from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, check_edge, place_boxes, random_name, save_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,7 @@ class CountingOptions(SyntheticOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        check_edge(self.edge, self.size)
         if self.min_count > self.max_count:
             raise ValueError(f"min_count {self.min_count} exceeds max_count {self.max_count}")
         if self.distractors and len(set(self.colors)) * len(set(self.kinds)) < 2:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vlrft.data.scene import Shape
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
-from vlrft.data.synthetic.pictures import COLORS, KINDS, Kind, place_boxes, random_name, save_picture
+from vlrft.data.synthetic.pictures import COLORS, KINDS, Kind, check_edge, place_boxes, random_name, save_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,11 @@ class DetectionOptions(SyntheticOptions):
     """Share of scenes with none of the labels."""
     edge: int = Field(21, gt=1)
     grid: int = Field(7, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_edge(self.edge, self.size)
+        return self
 
 
 class Detection:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from vlrft.data.scene import Shape, draw_scene, name_of
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
-from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, place_boxes, random_name
+from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, check_edge, place_boxes, random_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class EventsOptions(SyntheticOptions):
     """Difficulty: length of the video, fineness of the times, movement, distractors. Lengths in pixels, times in s."""
 
-    size: tuple[int, int] = (56, 56)
+    size: tuple[PositiveInt, PositiveInt] = (56, 56)
     duration: int = Field(8, ge=2)
     """Whole seconds."""
     fps: int = Field(4, gt=0)
@@ -44,6 +44,7 @@ class EventsOptions(SyntheticOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        check_edge(self.edge, self.size)
         if self.min_length > self.duration or self.duration % self.step or self.min_length % self.step:
             raise ValueError(
                 f"duration {self.duration} and min_length {self.min_length} must be multiples of step {self.step}, "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from vlrft.data.scene import Shape
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
-from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, place_boxes, random_name, save_picture
+from vlrft.data.synthetic.pictures import COLORS, KINDS, Color, Kind, check_edge, place_boxes, random_name, save_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 class OddOneOutOptions(SyntheticOptions):
     """Difficulty: number of images, and in what the odd one differs."""
 
-    size: tuple[int, int] = (56, 56)
+    size: tuple[PositiveInt, PositiveInt] = (56, 56)
     images: int = Field(3, ge=3, le=26)
     colors: list[Color] = Field(default_factory=lambda: list(COLORS[:4]), min_length=2)
     kinds: list[Kind] = Field(default_factory=lambda: list(KINDS[:3]), min_length=1)
     edge: int = Field(28, gt=1)
     grid: int = Field(14, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_edge(self.edge, self.size)
+        if len(set(self.colors)) * len(set(self.kinds)) < 2:
+            raise ValueError("the odd image needs a second colour or kind")
+        return self
 
 
 class OddOneOut:

@@ -36,6 +36,12 @@ def place_boxes(
     raise DataError(f"{count} shapes of {edge} px do not fit a {size[0]}x{size[1]} canvas; lower max_count or edge")
 
 
+def check_edge(edge: int, size: tuple[int, int]) -> None:
+    """Raise ValueError when no shape of side `edge` fits the canvas."""
+    if edge > min(size):
+        raise ValueError(f"edge {edge} does not fit the canvas of size {size[0]}x{size[1]}; lower edge or enlarge size")
+
+
 def random_name(generator: np.random.Generator, colors: Sequence[str], kinds: Sequence[str]) -> tuple[str, str]:
     """(colour, kind)."""
     return colors[int(generator.integers(len(colors)))], kinds[int(generator.integers(len(kinds)))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from vlrft.data.problems import DataError
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
@@ -28,7 +28,7 @@ _TRIES = 50
 class ScreensOptions(SyntheticOptions):
     """Difficulty: number of elements, size of the screen, and whether an action is asked for or only a place."""
 
-    size: tuple[int, int] = (224, 168)
+    size: tuple[PositiveInt, PositiveInt] = (224, 168)
     elements: int = Field(5, ge=2, le=20)
     task: Literal["gui_grounding", "gui_action"] = "gui_grounding"
 

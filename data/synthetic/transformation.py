@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vlrft.data.scene import Shape
 from vlrft.data.synthetic.base import Scene, SyntheticOptions
@@ -31,6 +31,18 @@ class TransformationOptions(SyntheticOptions):
     max_steps: int = Field(2, ge=1)
     functions: list[Function] = Field(default_factory=lambda: list(FUNCTIONS), min_length=1)
     edge: int = Field(14, gt=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        width, height = self.size
+        # Up, middle and down have to be three places.
+        room = self.edge + (2 if "change_position" in self.functions else 0)
+        if self.objects * self.edge > width or room > height:
+            raise ValueError(
+                f"{self.objects} objects of edge {self.edge} side by side, which move up and down, need a canvas of "
+                f"{self.objects * self.edge}x{room} at least, and size is {width}x{height}; lower edge or enlarge size"
+            )
+        return self
 
 
 class Transformation:

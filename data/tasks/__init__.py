@@ -7,7 +7,7 @@ from functools import cache
 
 from vlrft.config import DataConfig
 from vlrft.data.tasks.base import Task
-from vlrft.data.tasks.templates import check_mode, whole_templates
+from vlrft.data.tasks.templates import check_mode, check_question, whole_templates
 from vlrft.registry import resolve
 
 TASKS: dict[str, str] = {
@@ -47,8 +47,11 @@ def tasks_of(data: DataConfig) -> dict[str, Task]:
 def check_templates(data: DataConfig) -> None:
     """Find the tasks of a data block and their prompt templates.
 
-    Raises UnknownNameError for an unknown task or template, DataError for a template of another output mode.
+    Raises UnknownNameError for an unknown task or template, DataError for a template of another output mode, one that
+    does not compile and one that leaves the question out.
     """
     named = data.prompt_template if isinstance(data.prompt_template, Mapping) else {}
-    for text in whole_templates(data, {*tasks_of(data), *(build_task(task).name for task in named)}).values():
+    templates = whole_templates(data, {*tasks_of(data), *(build_task(task).name for task in named)})
+    for task, text in templates.items():
         check_mode(text, data.output_mode)
+        check_question(text, task)

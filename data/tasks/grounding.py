@@ -58,6 +58,8 @@ def _stated_box(fields: Fields, task: str) -> Any:
         return boxes["box"]
     several = boxes.get("boxes")
     if several is not None:
+        if not isinstance(several, list | tuple):
+            raise fields.error(f"`boxes.boxes` is {several!r:.200}; list one box [x1, y1, x2, y2] in it")
         if len(several) != 1:
             raise fields.error(f"`boxes` lists {len(several)} boxes; {task} asks for exactly one per row")
         return several[0]
@@ -67,7 +69,7 @@ def _stated_box(fields: Fields, task: str) -> Any:
     if isinstance(answer, str):
         try:
             answer = json.loads(answer)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise fields.error(f"`answer` {answer!r:.200} is not a box; write [x1, y1, x2, y2]") from error
     if isinstance(answer, Mapping):
         answer = next((answer[key] for key in _BOX_KEYS if key in answer), answer)

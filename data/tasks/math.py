@@ -5,9 +5,9 @@ Target: LaTeX or text, or a number. `meta.unit` names the unit that the question
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from vlrft.data.boxes import is_finite
 from vlrft.data.tasks.answers import written_number
 from vlrft.data.tasks.coordinates import Canvas
 from vlrft.data.tasks.media_fields import ANY_OR_NONE
@@ -27,7 +27,7 @@ class Math(RowTask):
 
     def read_target(self, fields: Fields) -> Any:
         answer = fields.answer()
-        if isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer):
+        if is_finite(answer):
             return answer
         return check_text(answer, where=fields.where)
 

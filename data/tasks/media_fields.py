@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlrft.data.images import MediaError, image_ref, image_size
+from vlrft.data.boxes import is_finite
+from vlrft.data.images import MediaError, image_ref, image_size, stored_size
 from vlrft.data.problems import SampleError
 from vlrft.data.tasks.base import Row, missing_field
 from vlrft.registry import nearest
@@ -76,10 +78,22 @@ def read_media(row: Row, rule: MediaRule, *, task: str, where: str) -> Media:
     return Media(refs=tuple(refs), sizes=tuple(sizes), durations=tuple(durations))
 
 
+def video_refs(row: Row) -> list[MediaRef]:
+    """References to the videos of `row` that are well formed; of the others `read_media` says what is wrong."""
+    listed = row.get("videos")
+    found: list[MediaRef] = []
+    for video in listed if isinstance(listed, list | tuple) else ():
+        with contextlib.suppress(SampleError):
+            found.append(_video_ref(video, ""))
+    return found
+
+
 def _entries(row: Row, field: str, limits: tuple[int, int | None], rule: MediaRule, where: str) -> Sequence[Any]:
     given = row.get(field)
+    if given is not None and (not isinstance(given, Sequence) or isinstance(given, str | bytes)):
+        raise SampleError(where, f"`{field}` is {given!r:.200}; write a list, also for one {field[:-1]}")
     if limits == (0, 0):
-        if given is not None and len(given):
+        if given:
             use = "use a video task" if field == "videos" else "use an image task"
             raise SampleError(where, f"has `{field}`, which this task does not take; {use} or drop the column")
         return ()
@@ -88,8 +102,6 @@ def _entries(row: Row, field: str, limits: tuple[int, int | None], rule: MediaRu
         if limits[0] > 0 or (rule.least > 0 and row.get(other) is None):
             raise missing_field(row, field, where)
         return ()
-    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
-        raise SampleError(where, f"`{field}` is {given!r:.200}; write a list, also for one {field[:-1]}")
     return given
 
 
@@ -103,6 +115,16 @@ def _check_count(field: str, count: int, limits: tuple[int, int | None], task: s
 
 def _check_size(row: Row, refs: Sequence[MediaRef], sizes: Sequence[tuple[int, int]], where: str) -> None:
     stated = (row.get("width"), row.get("height"))
+    for name, pixels in zip(("width", "height"), stated, strict=True):
+        if pixels is not None and (isinstance(pixels, bool) or not isinstance(pixels, int | float)):
+            raise SampleError(where, f"`{name}` is {pixels!r:.200}; write a number of pixels, or drop it")
+    if len(sizes) == 1 and None not in stated and stated != sizes[0] and stated == stored_size(refs[0], sizes[0]):
+        raise SampleError(
+            where,
+            f"the annotation is for a {stated[0]}x{stated[1]} image, which {refs[0].name()} is before its EXIF "
+            f"rotation ({sizes[0][0]}x{sizes[0][1]} upright); turn the boxes, or take out the file's tag (Images in "
+            "docs/data.md says how)",
+        )
     if len(sizes) == 1 and None not in stated and stated != sizes[0]:
         raise SampleError(
             where,
@@ -136,7 +158,11 @@ def _video_ref(video: Any, where: str) -> MediaRef:
     if "path" in given and not _is_path(given["path"]):
         raise SampleError(where, f"`path` of a video is {given['path']!r:.200}; write a path")
     if "bytes" in given and not isinstance(given["bytes"], bytes):
-        raise SampleError(where, f"`bytes` of a video is a {type(given['bytes']).__name__}; give the encoded file")
+        raise SampleError(
+            where,
+            f"`bytes` of a video is a {type(given['bytes']).__name__}; give the encoded file, in JSON "
+            "as the text data:video/mp4;base64,... in place of the path",
+        )
     for path in [given["path"]] if "path" in given else frames:
         _refuse_address(path, where)
     times = {key: _seconds(given.get(key), key, where) for key in ("fps", "start", "end")}
@@ -160,10 +186,9 @@ def _refuse_address(path: str, where: str) -> None:
 def _seconds(value: Any, key: str, where: str) -> float | None:
     if value is None:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     least = "above 0" if key == "fps" else "0 or more"
-    if not number or not 0 <= value < float("inf") or (key == "fps" and value == 0):
-        raise SampleError(where, f"`{key}` of a video is {value!r}; write a number, {least}")
+    if not is_finite(value) or value < 0 or (key == "fps" and value == 0):
+        raise SampleError(where, f"`{key}` of a video is {value!r:.200}; write a number, {least}")
     return float(value)
 
 

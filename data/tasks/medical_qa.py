@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlrft.config import RewardSpec
+from vlrft.data.boxes import is_finite
 from vlrft.data.tasks.answers import first_text
 from vlrft.data.tasks.coordinates import Canvas
-from vlrft.data.tasks.labels import check_class, class_name
+from vlrft.data.tasks.labels import check_class, check_labels, class_name
 from vlrft.data.tasks.media_fields import IMAGES_OR_VIDEOS
 from vlrft.data.tasks.options import check_choice, shown_options
 from vlrft.data.tasks.row_task import FORMAT, Fields, RowTask, shared_out
@@ -37,6 +38,7 @@ class MedicalQA(RowTask):
 
     def read_target(self, fields: Fields) -> Any:
         kind = question_type(fields, list(REWARDS))
+        check_labels(fields)
         if kind == "closed":
             return _closed(fields)
         if kind == "open":
@@ -84,7 +86,7 @@ def _ranked(fields: Fields) -> list[Any]:
         item = gold.get("item") if isinstance(gold, Mapping) else gold
         check_texts(item, where=fields.where)
         gain = gold.get("gain", 1) if isinstance(gold, Mapping) else 1
-        if isinstance(gain, bool) or not isinstance(gain, int | float) or not gain >= 0:
+        if not is_finite(gain) or gain < 0:
             raise fields.error(f"the gain of gold {gold!r:.200} has to be a number, 0 or more")
     if not any(_gain(gold) > 0 for gold in golds):
         raise fields.error("no gold of `answer` has a gain above 0; correct the row or drop it")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlrft.coords import SPACES, CoordError, check_space
-from vlrft.data.boxes import EDGE_SLACK, UPPER, check_box, fitting_spaces
+from vlrft.data.boxes import EDGE_SLACK, UPPER, check_box, fitting_spaces, is_finite
 from vlrft.data.problems import SampleError
 from vlrft.data.tasks.base import Row, missing_field
 from vlrft.data.tasks.media_fields import TIME_SLACK
@@ -35,7 +35,7 @@ def stated_answer(row: Row, where: str, *, decode: bool) -> Any:
     if decode and isinstance(answer, str):
         try:
             return json.loads(answer)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise SampleError(
                 where, f"`answer` {answer!r:.200} is not valid JSON ({error}); correct the row"
             ) from error
@@ -87,7 +87,7 @@ def check_boxes(raws: Sequence[Any], *, space: str, image_size: tuple[int, int],
 def check_point(raw: Any, *, space: str, image_size: tuple[int, int], where: str) -> list[float]:
     """`raw` as `[x, y]` floats on the picture. Raises SampleError."""
     if not _is_numbers(raw, 2):
-        raise SampleError(where, f"point {raw!r} is not two finite numbers; write it as [x, y]")
+        raise SampleError(where, f"point {raw!r:.200} is not two finite numbers; write it as [x, y]")
     x, y = (float(value) for value in raw)
     if not _within((x, y, x, y), space, image_size):
         raise SampleError(
@@ -107,7 +107,7 @@ def check_span(raw: Any, meta: Mapping[str, Any], *, where: str) -> list[float]:
     benchmark's own (`meta.flags`): rewards and references cut it. Otherwise it is an error.
     """
     if not _is_numbers(raw, 2):
-        raise SampleError(where, f"span {raw!r} is not two finite numbers; write [start, end] in seconds")
+        raise SampleError(where, f"span {raw!r:.200} is not two finite numbers; write [start, end] in seconds")
     start, end = (float(value) for value in raw)
     if start < 0 or end < start:
         raise SampleError(where, f"span {[start, end]} has to have 0 <= start <= end, in seconds; correct the row")
@@ -132,16 +132,15 @@ def check_span(raw: Any, meta: Mapping[str, Any], *, where: str) -> list[float]:
 def check_duration(meta: Mapping[str, Any], where: str) -> None:
     """Raise SampleError unless `meta["duration"]` is absent or a number of seconds."""
     duration = meta.get("duration")
-    if duration is not None and not (_is_number(duration) and 0 < duration < math.inf):
-        raise SampleError(where, f"meta.duration is {duration!r}; write the video's length in seconds, above 0")
+    if duration is not None and not (is_finite(duration) and duration > 0):
+        raise SampleError(where, f"meta.duration is {duration!r:.200}; write the video's length in seconds, above 0")
 
 
 def check_number(answer: Any, meta: Mapping[str, Any], *, where: str) -> float | int | str:
     """`answer` itself when it is a finite number or a text that is nothing but one. Raises SampleError."""
-    if _is_number(answer):
-        if math.isfinite(answer):
-            return answer  # type: ignore[no-any-return]
-    elif isinstance(answer, str):
+    if is_finite(answer):
+        return answer  # type: ignore[no-any-return]
+    if isinstance(answer, str):
         reading = read_number(answer, unit=meta.get("unit") if isinstance(meta.get("unit"), str) else None)
         if reading.value is not None and reading.whole:
             return answer.strip()
@@ -182,10 +181,6 @@ def _within(box: Sequence[float], space: str, image_size: tuple[int, int]) -> bo
     return min(box) >= -slack and box[2] <= right + slack and box[3] <= bottom + slack
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_numbers(raw: Any, count: int) -> bool:
     listed = isinstance(raw, list | tuple) and len(raw) == count
-    return listed and all(_is_number(x) and math.isfinite(x) for x in raw)
+    return listed and all(map(is_finite, raw))

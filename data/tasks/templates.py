@@ -88,6 +88,33 @@ def check_mode(text: str, output_mode: str) -> None:
         )
 
 
+def check_question(text: str, task: str) -> None:
+    """Raise DataError when the whole template `text` does not compile, or leaves out the question of `task`.
+
+    Every shipped task has a question; one of the user's own counts as having one too, for this is its template.
+    """
+    try:
+        used = find_undeclared_variables(ENVIRONMENT.parse(text))
+    except TemplateSyntaxError as error:
+        raise DataError(
+            f"data.prompt_template for {task} does not compile ({error}); correct it: {text!r:.200}"
+        ) from error
+    if "question" not in used:
+        holders = [f"{{{{ {name} }}}}" for name in _pieces_with_question(task)]
+        through = f", or a piece that holds it ({', '.join(holders)})" if holders else ""
+        raise DataError(
+            f"data.prompt_template for {task} leaves out the question: put {{{{ question }}}} into it{through}; it may "
+            f"also use {{{{ format_hint }}}}, {{{{ space }}}} and what docs/tasks.md lists, and is: {text!r:.200}"
+        )
+
+
+def _pieces_with_question(task: str) -> list[str]:
+    """Names of the pieces of `task` that bring the question, directly or through another piece."""
+    names = {path.stem for folder in (task, SHARED) for path in (FOLDER / folder / "pieces").glob("*.jinja")}
+    texts = {name: _with_pieces(f"{{{{ {name} }}}}", task) for name in sorted(names)}
+    return [name for name, text in texts.items() if "question" in find_undeclared_variables(ENVIRONMENT.parse(text))]
+
+
 def _text(given: str | None, task: str, root: Path) -> str:
     given = DEFAULT if given is None else given
     if any(mark in given for mark in ("{{", "{%")) or len(given.split()) != 1:

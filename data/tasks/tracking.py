@@ -9,9 +9,9 @@ each box, whatever `data.video` says.
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
+from vlrft.data.boxes import is_finite
 from vlrft.data.problems import SampleError
 from vlrft.data.tasks.coordinates import Canvas
 from vlrft.data.tasks.media_fields import ONE_VIDEO
@@ -90,6 +90,10 @@ def _check_given(fields: Fields, track: list[list[float] | None]) -> None:
     listed = isinstance(given, list | tuple) and all(_is_whole(i) for i in given)
     if not listed and not _is_whole(given):
         raise fields.error(f"meta.given_frames is {given!r:.200}; write how many frames, or list their numbers from 0")
+    if _is_whole(given) and not 0 <= given < len(track):
+        raise fields.error(
+            f"meta.given_frames is {given!r:.200}, and `answer` has {len(track)} frames; leave at least one to be found"
+        )
     frames = _given(given)
     if len(set(frames)) >= len(track) or any(not 0 <= i < len(track) for i in frames):
         raise fields.error(
@@ -102,11 +106,11 @@ def _check_timestamps(fields: Fields, frames: int) -> None:
     if times is None:
         return
     listed = isinstance(times, list | tuple) and len(times) == frames
-    if not listed or not all(isinstance(t, int | float) and not isinstance(t, bool) for t in times):
+    if not listed or not all(map(is_finite, times)):
         raise fields.error(
             f"meta.timestamps is {times!r:.200}; write one number of seconds for each of {frames} frames"
         )
-    if not all(a < b for a, b in itertools.pairwise(times)) or not all(0 <= t < math.inf for t in times):
+    if not all(a < b for a, b in itertools.pairwise(times)) or times[0] < 0:
         raise fields.error("meta.timestamps have to rise from 0 or more; sort them with the boxes")
     if times[-1] > fields.meta["duration"]:
         raise fields.error(

@@ -61,6 +61,7 @@ def validate(composed: Composed, *, rows: int | None = None, decode: bool = Fals
     else:
         for stage in stages:
             for role in roles(stage.config):
+                work.note_input(stage, role)
                 work.judge(stage, role, work.usable(stage, role), lambda s, stage=stage: _plain_meta(s, stage.config))
     report.seconds = time.perf_counter() - began
     return report
@@ -111,6 +112,13 @@ class _Work:
 
     def usable(self, stage: Stage, role: Role) -> list[Sample]:
         return self._loaded[source_key(stage.config, role)].samples
+
+    def note_input(self, stage: Stage, role: Role) -> None:
+        """Once for each split: what only a processor could check."""
+        key = source_key(stage.config, role)
+        if key not in self._done and stage.config.data.resize is None:
+            self._done.add(key)
+            self.report.add(of_rows.unchecked_input(self.usable(stage, role), self.where(stage, role)))
 
     def judge(self, stage: Stage, role: Role, samples: Sequence[Sample], meta_of: Any) -> None:
         """Right and wrong answers before the rewards of a split, once for stages that agree in all of it."""
@@ -207,7 +215,10 @@ def _judge(config: Config, role: Role) -> Judge | None:
 
 
 def _plain_meta(sample: Sample, config: Config) -> dict[str, Any]:
-    """What rewards are told of a prompt, as if each picture were shown at the size that it is stored at."""
+    """What rewards are told of a prompt, as if each picture were shown at the size that it is stored at.
+
+    One whose places are in the pixels of a larger input is taken to be shown at a size that they fit.
+    """
     meta: dict[str, Any] = {"coord_space": SPACE}
     if not sample.media:
         return meta
@@ -218,7 +229,8 @@ def _plain_meta(sample: Sample, config: Config) -> dict[str, Any]:
             stored = image_size(ref) if ref.kind == "image" else probe(ref).size
         except MediaError as error:
             raise DataError(f"sample {sample.id}: {error}") from error
-    return {**meta, "image_size": list(stored), "input_size": list(config.data.resize or stored)}
+    seen = config.data.resize or of_rows.input_size(sample, (stored[0], stored[1]))
+    return {**meta, "image_size": list(stored), "input_size": list(seen)}
 
 
 def _render(work: _Work, stages: Sequence[Stage], config: Config) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from vlrft.data.boxes import UPPER
 from vlrft.data.media import MediaError
 from vlrft.data.problems import Kind, Skipped
 from vlrft.data.tasks.targets import PUBLISHED
-from vlrft.data.video import probe
+from vlrft.data.video import clip_seconds, probe
 from vlrft.types import MediaRef, Sample, TextPart
 from vlrft.validate.answers import boxes_of
 from vlrft.validate.report import Finding, finding_of, grouped
@@ -30,7 +31,7 @@ _SPACE = re.compile(
 _FITS = re.compile(r"would fit ([\w ]+)|'(norm_1)'")
 _RESTATE = "state the right space: native rows in boxes.space, other layouts in {where}.options.space"
 _FILE_START = 2**20
-"""Bytes of a file that are compared."""
+"""Bytes that tell most files of one size apart."""
 
 Identity = tuple[tuple[object, ...], str]
 """(media, question) of a sample."""
@@ -121,6 +122,36 @@ def suspicious_spaces(samples: Sequence[Sample], where: str) -> Iterator[Finding
         )  # fmt: skip
 
 
+def unchecked_input(samples: Sequence[Sample], where: str) -> Iterator[Finding]:
+    """Coordinates in the pixels that the vision tower sees, whose bounds only the processor knows."""
+    found = [sample.id for sample in samples if sample.media and sample.target_space == "abs_input"]
+    if found:
+        yield finding_of(
+            "note", where, "places in abs_input are not compared with the size of the model's input", found,
+            "--render does, with the model's own processor",
+        )  # fmt: skip
+
+
+def input_size(sample: Sample, stored: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of an input that the sample's places fit, in the shape of its picture, which is `stored` large.
+
+    For samples in `abs_input` where no processor tells: pictures below its least size are enlarged. Places outside the
+    stored size get twice the room that they need, or the whole picture would look like the right answer.
+    """
+    if sample.target_space != "abs_input":
+        return stored
+    places = [*boxes_of(sample.target), *_points(sample.target), *_points(sample.meta.get("points"))]
+    scale = max((max(place[-2] / stored[0], place[-1] / stored[1]) for place in places), default=1.0)
+    return stored if scale <= 1.0 else (math.ceil(2 * stored[0] * scale), math.ceil(2 * stored[1] * scale))
+
+
+def _points(value: Any) -> list[Sequence[float]]:
+    """The points `[x, y]` that a target, or `meta.points`, consists of."""
+    listed = [value["point"]] if isinstance(value, Mapping) and value.get("point") else value
+    found = listed if isinstance(listed, list | tuple) else []
+    return [point for point in found if isinstance(point, list | tuple) and len(point) == 2]
+
+
 def durations(samples: Sequence[Sample], where: str) -> Iterator[Finding]:
     """Stated durations that the files do not have, and published spans that are kept although they do not fit."""
     differing = []
@@ -130,7 +161,7 @@ def durations(samples: Sequence[Sample], where: str) -> Iterator[Finding]:
         if video is None or not isinstance(stated, int | float):
             continue
         try:
-            lasts = _lasts(video)
+            lasts = clip_seconds(video, probe(video).duration)
         except MediaError as error:
             yield Finding(level="problem", where=where, what=str(error), examples=(sample.id,))
             continue
@@ -204,15 +235,23 @@ def _key(ref: MediaRef, contents: Mapping[str, object]) -> object:
 
 
 def _shared_contents(train: Sequence[Sample], held_out: Sequence[Sample]) -> dict[str, object]:
-    """A key of the content for files of different paths that may be equal: those whose size both splits have."""
-    sizes = [{path: os.path.getsize(path) for path in set(_files(samples))} for samples in (train, held_out)]
-    common = set(sizes[0].values()) & set(sizes[1].values())
-    contents: dict[str, object] = {}
-    for path, size in {**sizes[0], **sizes[1]}.items():
-        if size in common:
-            with open(path, "rb") as file:
-                contents[path] = size, hashlib.sha256(file.read(_FILE_START)).hexdigest()
+    """A key of the content for files that may be equal: those whose size and start both splits have are read whole."""
+    splits = [set(_files(samples)) for samples in (train, held_out)]
+    contents: dict[str, object] = {path: os.path.getsize(path) for path in splits[0] | splits[1]}
+    for read in (_start, _whole):
+        shared = set.intersection(*({contents[path] for path in paths if path in contents} for paths in splits))
+        contents = {path: (known, read(path)) for path, known in contents.items() if known in shared}
     return contents
+
+
+def _start(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read(_FILE_START)).hexdigest()
+
+
+def _whole(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(samples: Sequence[Sample]) -> Iterator[str]:
@@ -220,13 +259,6 @@ def _files(samples: Sequence[Sample]) -> Iterator[str]:
         for ref in sample.media:
             if ref.path is not None and os.path.isfile(ref.path):
                 yield os.path.realpath(ref.path)
-
-
-def _lasts(ref: MediaRef) -> float:
-    """Seconds of a clip."""
-    info = probe(ref)
-    end = info.duration if ref.end is None else min(ref.end, info.duration)
-    return end - (ref.start or 0.0)
 
 
 def _size(sample: Sample) -> tuple[int, int] | None:
