@@ -195,6 +195,7 @@ NAMES = st.lists(st.sampled_from(["cats", "dogs", "birds", "Q1", "Q2", "10-20", 
 COLOURS = {"red": "#ff0000", "green": "#008000", "blue": "#0000ff", "orange": "#ffa500", "black": "#000000"}
 
 
+@pytest.mark.slow
 @FEW
 @given(NAMES, st.sampled_from(["bar", "barh", "pie"]), st.randoms(use_true_random=False))
 def test_any_order_of_the_code_and_no_other_order_of_the_names(

@@ -63,6 +63,7 @@ def test_it_holds_by_what_was_asked_for(sandbox: Sandbox) -> None:
     assert sandbox.paint(sandbox.run(GOOD, timeout_s=30.0).pages[0], timeout_s=30.0) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_fail_by_every_means(name: str, sandbox: Sandbox, tmp_path: Path) -> None:
     program, expected = ATTACKS[name]
@@ -75,6 +76,7 @@ def test_attacks_fail_by_every_means(name: str, sandbox: Sandbox, tmp_path: Path
     assert sandbox.run(GOOD, timeout_s=30.0).flag is None
 
 
+@pytest.mark.slow
 def test_programs_do_not_see_each_others_folders(sandbox: Sandbox) -> None:
     """While one program waits with a file in its folder, others look for it."""
     sandbox.run(GOOD, timeout_s=30.0)
@@ -91,6 +93,7 @@ def test_programs_do_not_see_each_others_folders(sandbox: Sandbox) -> None:
     assert [end.flag for end in ends] == [None, None], ends
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(sandbox: Sandbox) -> None:
     sandbox.run(GOOD, timeout_s=30.0)
     assert sandbox._process is not None
@@ -101,6 +104,7 @@ def test_nothing_is_left_behind(sandbox: Sandbox) -> None:
     assert sandbox.run(GOOD, timeout_s=30.0).flag is None  # and it starts again
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_its_parent(tmp_path: Path) -> None:
     """Also where the parent is killed and cannot say so."""
     program = (
@@ -122,6 +126,7 @@ def _alive(pid: int) -> bool:
     return " Z " not in Path(f"/proc/{pid}/stat").read_text()
 
 
+@pytest.mark.slow
 def test_without_bubblewrap_landlock_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap, "lack", lambda: "not installed")
     held = Sandbox()

@@ -103,6 +103,7 @@ def test_what_a_tight_box_adds() -> None:
     assert run(grid).flag is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "kind"),
     [

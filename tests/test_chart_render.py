@@ -322,6 +322,7 @@ def test_a_server_that_died_is_started_afresh() -> None:
     assert held.run(BARS, timeout_s=20.0).flag is None
 
 
+@pytest.mark.slow
 def test_threads_share_one_server() -> None:
     from concurrent.futures import ThreadPoolExecutor
 

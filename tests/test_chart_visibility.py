@@ -337,6 +337,7 @@ SLOW: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_no_result_keeps_the_reader_busy(name: str) -> None:
     body = json.dumps({"pages": SLOW[name]()}).encode()

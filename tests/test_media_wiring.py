@@ -162,6 +162,7 @@ def test_hints_that_did_not_come_true_are_let_go(video_run: Any, clips: list[Pat
     assert not renderer._asked
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_looking_ahead(video_run: Any, clips: list[Path]) -> None:
     """A run that never looks ahead has the same rollouts and weights."""
     samples = [sample(f"s{i}", video(path)) for i, path in enumerate(clips)]

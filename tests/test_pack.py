@@ -102,7 +102,7 @@ def loss_and_gradients(run: Any, part: Minibatch, budget: int, config: Objective
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("mask_truncated", [False, True])
+@pytest.mark.parametrize("mask_truncated", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_loss_and_gradient_do_not_depend_on_the_cut(scored: Any, aggregation: str, mask_truncated: bool) -> None:
     run, groups = scored

@@ -135,6 +135,7 @@ def test_never_raises(answer: str) -> None:
         assert each.choices >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["{", '{"action":', '{"action":"a"},', '{"arguments":', "'", "f(", "f()", "f(a=", "f(a='", "f(a=1, "]
 )

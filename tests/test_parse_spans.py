@@ -221,6 +221,7 @@ def test_reads_what_is_written(start: int, end: int) -> None:
         assert pairs(text) == [(a, b)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece", ["3 to ", "9", "-", "[", "1:", "a", "start 3 ", "<|", "1 min ", "é", "[1,", "~ ", "1e"]
 )

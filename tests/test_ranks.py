@@ -96,6 +96,7 @@ def test_a_rank_without_media_does_not_hang_the_other(tmp_path: Path) -> None:
     assert_alike(one, two)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     blocks: dict[str, Any] = {"train": {"prompts_per_step": 3, "steps": 4, "save_steps": 2}}

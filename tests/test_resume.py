@@ -153,7 +153,13 @@ def assert_same_run(run: Path, expected: Path) -> None:
     assert files(run / "rollouts") == files(expected / "rollouts")
 
 
-@pytest.mark.parametrize("name", KILLS)
+ALWAYS = ("before any checkpoint", "during a checkpoint write", "between optimiser steps of one rollout")
+"""The kills of every test run; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in KILLS]
+)
 def test_a_killed_run_ends_like_the_untouched_one(name: str, untouched: Path, scenes: Path, tmp_path: Path) -> None:
     die(tiny_recipe(scenes, tmp_path / "run", **blocks()), KILLS[name])
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -170,6 +176,7 @@ def luck(completions, **columns):
 """
 
 
+@pytest.mark.slow
 def test_luck_in_a_reward_and_a_stage_that_freezes_end_the_same(scenes: Path, tmp_path: Path) -> None:
     (tmp_path / "luck.py").write_text(LUCK)
     changes = blocks(beta=0.0) | {"rewards": {"funcs": [{"func": f"{tmp_path}/luck.py:luck"}]}}

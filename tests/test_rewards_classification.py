@@ -249,6 +249,7 @@ def test_multilabel_is_symmetric(said: set[str], true: set[str]) -> None:
     assert (there == 1.0) == (said == true)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", ["dog, ", " ", "and ", "> ", "dog ", ",", "[", "\n", "-", ".", "*", "a:", "'."])
 def test_a_hostile_megabyte_is_read_in_linear_time(piece: str) -> None:
     completion = say(piece * (150_000 // len(piece)))

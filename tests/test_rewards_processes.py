@@ -90,6 +90,7 @@ async def waits_for_columns(completions, **columns):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [{"func": "blocks", "workers": 4}, {"func": "waits"}, {"func": "waits_for_columns"}],

@@ -99,6 +99,7 @@ def test_values_are_in_range(text: str, n: int) -> None:
         assert 0.0 <= found <= 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "a ", "\u54c8", "[", "[1,", "- a\n", "<think>", '"', "1;"])
 def test_long_texts_are_read_in_linear_time(unit: str) -> None:
     text = unit * (2**18 // len(unit))

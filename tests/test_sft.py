@@ -63,8 +63,8 @@ def test_the_loss_is_the_mean_over_all_tokens_of_the_step(stage: Any) -> None:
     assert loss == pytest.approx(-float(expected.mean()), abs=1e-5)
 
 
-@pytest.mark.parametrize("resize", [None, [112, 84]])
-@pytest.mark.parametrize("mode", ["direct", "think"])
+@pytest.mark.parametrize("resize", [None, pytest.param([112, 84], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["direct", pytest.param("think", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "space"),
     [("qwen2_vl", "norm_1000"), ("qwen2_5_vl", "abs_input"), ("qwen3_vl", "norm_1000"), ("internvl", "norm_1000")],

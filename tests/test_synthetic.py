@@ -187,6 +187,7 @@ def test_the_question_says_in_what_the_odd_image_differs(tmp_path: Path) -> None
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_twenty_elements_fit_a_large_screen(tmp_path: Path) -> None:
     """Of the words of one kind there are six: when they are used up the others go on."""
     for seed in range(8):

@@ -318,6 +318,7 @@ def test_a_reward_that_raises_is_counted_and_stops_the_run(recipe: Any, stage: A
         vlrft.train(recipe(rewards={"funcs": funcs, "max_errors": 3}))
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_do_not_disturb_each_other(recipe: Any, tmp_path: Path) -> None:
     first = vlrft.train(recipe(train={"steps": 1, "output_dir": str(tmp_path / "a")}))
     torch.manual_seed(123)

@@ -151,6 +151,7 @@ def test_frames_beyond_the_limit_are_refused_before_anything_is_decoded(films: P
     pool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [256, 4096])
 def test_the_memory_limit_counts_from_where_the_worker_starts(films: Path, limit: int) -> None:
     """4 GiB are enough for the 512 MiB that `hungry` takes, which then fails for another reason."""

@@ -74,7 +74,12 @@ def test_a_cache_that_refuses_costs_nothing_but_a_line(
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("disk"), ValueError("bug"), KeyboardInterrupt(), SystemExit(3), MemoryError()]
+    "error",
+    [
+        OSError("disk"),
+        KeyboardInterrupt(),
+        *(pytest.param(e, marks=pytest.mark.slow) for e in (ValueError("bug"), SystemExit(3), MemoryError())),
+    ],
 )
 @pytest.mark.parametrize("where", ["entry", "load", "store"])
 def test_whatever_is_raised_in_a_thread_is_answered_and_the_next_gets_its_turn(
@@ -90,6 +95,7 @@ def test_whatever_is_raised_in_a_thread_is_answered_and_the_next_gets_its_turn(
     pool.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError("broken"), ValueError("closed file"), KeyboardInterrupt()])
 def test_a_broken_talk_with_a_process_ends_it(
     films: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

@@ -63,6 +63,7 @@ def test_items_in_order_with_their_clips(tmp_path: Path) -> None:
     assert got == batches
 
 
+@pytest.mark.slow
 def test_decoding_goes_on_while_the_caller_works(tmp_path: Path) -> None:
     """Each clip takes 0.4 s and each step 0.5 s: the clips of later steps are there when they are needed."""
     path = write_video(tmp_path / "slow.mp4", 10)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO
 
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 """Seconds that the other ranks get to end by themselves after one has failed."""
 _SHOWN = 8000
 """Bytes of a failed rank's messages that are shown."""
