@@ -19,6 +19,8 @@ from typing import IO
 
 _PATIENCE = 5.0
 """Seconds that the other ranks get to end by themselves after one has failed."""
+_USER_ERROR = 2
+"""Exit status of a rank that has told its user what to correct."""
 _SHOWN = 8000
 """Bytes of a failed rank's messages that are shown."""
 
@@ -43,8 +45,11 @@ def _watch(ranks: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[bytes] | 
         if first is None:
             return 0
         _end(ranks)
-        _show(first, ranks[first].returncode, logs[first])
-        return max(1, ranks[first].returncode)
+        status = ranks[first].returncode
+        # What is wrong with a recipe is wrong on all ranks, and rank 0 has said it.
+        if not status == ranks[0].returncode == _USER_ERROR:
+            _show(first, status, logs[first])
+        return max(1, status)
     finally:
         signal.signal(signal.SIGINT, before)
         _end(ranks)
