@@ -194,13 +194,19 @@ def wait_for_rows(run: Path, process: subprocess.Popen[str], count: int) -> None
         time.sleep(0.05)
 
 
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vlrft.cli import main; main()"
+)
+"""A process that a shell has started in the background ignores Ctrl-C, and so do its children."""
+
+
 def test_ctrl_c_says_how_to_go_on_and_a_living_run_is_left_alone(recipe: Any, tmp_path: Path) -> None:
     run = tmp_path / "a run"
     # One step for the run here, which comes too late, and far more than it takes to interrupt the other.
     config = recipe(train={"steps": 40_000, "output_dir": str(run), "save_steps": 1}, log={"progress": True}, eval={})
     (tmp_path / "mine.yaml").write_text(json.dumps(config))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from vlrft.cli import main; main()", "train", str(tmp_path / "mine.yaml")],
+        [sys.executable, "-c", INTERRUPTIBLE, "train", str(tmp_path / "mine.yaml")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
