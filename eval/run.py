@@ -58,7 +58,7 @@ def evaluate_samples(
             renderer.prepare(following)  # decoded while this batch is generated
         requests = [Request(prompt=p, seeds=(row_seed(config.train.seed, "eval", s.id),)) for s, p in rendered]
         done = engine.generate(requests, params)
-        groups.extend(worker.score(*pair, completions) for pair, completions in zip(rendered, done, strict=True))
+        groups.extend(worker.score_all(rendered, done))
     groups = world.gather_groups(groups, everyones)
     skipped = [item for items in world.gather(skipped) for item in items]
     metrics = summarise(groups, [metric.name or metric.func for metric in config.eval.metrics])

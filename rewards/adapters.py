@@ -15,7 +15,7 @@ from vlrft.rewards.grouping import Row
 from vlrft.rewards.plain import plain
 from vlrft.rewards.rows import RowJudge
 from vlrft.rewards.settings import Rewards, Settings, settings_of
-from vlrft.rewards.trl import read_rows, unpacked
+from vlrft.rewards.trl import RowReward, read_rows, unpacked
 
 __all__ = ["from_easyr1", "from_swift", "from_verl", "to_easyr1", "to_swift", "to_verl"]
 
@@ -52,16 +52,8 @@ def to_verl(
     return VerlReward(rows)
 
 
-class VerlReward:
+class VerlReward(RowReward):
     """What `to_verl` makes."""
-
-    def __init__(self, rows: RowJudge) -> None:
-        self.rows = rows
-        self.__name__ = self.__qualname__ = rows.settings.name
-        self.__doc__ = rows.doc
-
-    def __reduce__(self) -> tuple[Callable[..., VerlReward], tuple[Any, ...]]:
-        return VerlReward, (self.rows,)
 
     def __call__(
         self,
@@ -110,16 +102,8 @@ def to_easyr1(
     return EasyR1Reward(rows)
 
 
-class EasyR1Reward:
+class EasyR1Reward(RowReward):
     """What `to_easyr1` makes."""
-
-    def __init__(self, rows: RowJudge) -> None:
-        self.rows = rows
-        self.__name__ = self.__qualname__ = rows.settings.name
-        self.__doc__ = rows.doc
-
-    def __reduce__(self) -> tuple[Callable[..., EasyR1Reward], tuple[Any, ...]]:
-        return EasyR1Reward, (self.rows,)
 
     def __call__(self, reward_inputs: Sequence[Mapping[str, Any]] | Mapping[str, Any], **_: Any) -> Any:
         if isinstance(reward_inputs, Mapping):

@@ -71,16 +71,20 @@ def as_trl(
     return TrlReward(rows)
 
 
-class TrlReward:
-    """What `as_trl` makes. It pickles; an instance keeps the state of its stateful rewards."""
+class RowReward:
+    """A judge of rows under a trainer's signature. It pickles, and keeps the state of its stateful rewards."""
 
     def __init__(self, rows: RowJudge) -> None:
         self.rows = rows
         self.__name__ = self.__qualname__ = rows.settings.name
         self.__doc__ = rows.doc
 
-    def __reduce__(self) -> tuple[Callable[..., TrlReward], tuple[Any, ...]]:
-        return TrlReward, (self.rows,)
+    def __reduce__(self) -> tuple[Callable[..., RowReward], tuple[Any, ...]]:
+        return type(self), (self.rows,)
+
+
+class TrlReward(RowReward):
+    """What `as_trl` makes."""
 
     def __repr__(self) -> str:
         return f"<reward {self.__name__} with TRL's signature>"

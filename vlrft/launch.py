@@ -77,19 +77,18 @@ def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int | None:
 
 
 def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait a little for ranks that still run, then end them."""
+    """Wait a little for ranks that still run, then ask them to end, then end them."""
+    _wait(ranks)
+    for end in (subprocess.Popen.terminate, subprocess.Popen.kill):
+        for rank in ranks:
+            end(rank)  # does nothing to one that has ended
+        _wait(ranks)
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
         time.sleep(0.05)
-    for kill in (subprocess.Popen.terminate, subprocess.Popen.kill):
-        alive = [rank for rank in ranks if rank.poll() is None]
-        for rank in alive:
-            kill(rank)
-        for rank in alive:
-            try:
-                rank.wait(timeout=_PATIENCE)
-            except subprocess.TimeoutExpired:
-                continue
 
 
 def _show(rank: int, status: int, log: IO[bytes] | None) -> None:

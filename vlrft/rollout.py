@@ -18,7 +18,7 @@ from vlrft.log import Timers, UserError
 from vlrft.registry import UnknownNameError
 from vlrft.renderer import Rendered, Renderer
 from vlrft.rewards.judge import Asked, Judge
-from vlrft.types import Completion, Group, Prompt, Rollout, Sample
+from vlrft.types import Completion, Group, Rollout, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,8 @@ class RolloutWorker:
         kept = tuple(group for group in groups if len(group.rollouts) > 1)
         return Scored(groups=kept, unscored=completions - sum(len(group.rollouts) for group in kept))
 
-    def score(self, sample: Sample, prompt: Prompt, completions: Sequence[Completion]) -> Group:
-        """Judge the completions together; one that no reward applies to is left out of the group."""
-        return self.score_all([(sample, prompt)], [completions])[0]
-
     def score_all(self, rendered: Sequence[Rendered], completions: Sequence[Sequence[Completion]]) -> list[Group]:
-        """As `score`, of the completions of each of `rendered`, all side by side."""
+        """Judge the completions of each of `rendered`, side by side; those that no reward applies to are left out."""
         kept = [self._without_vision_ids(pair[0], done) for pair, done in zip(rendered, completions, strict=True)]
         asked: list[Asked] = []
         for (sample, prompt), done in zip(rendered, kept, strict=True):

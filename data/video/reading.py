@@ -57,21 +57,18 @@ def probe_many(refs: Sequence[MediaRef], config: VideoConfig | None = None) -> l
     """`probe` of several videos by all `workers`, equal ones once. A video that cannot be read gives its error."""
     config = config or _limits.get() or VideoConfig()
     asked: dict[str, Future[VideoInfo]] = {}
-    keys: list[str | None] = []
+    answers: list[Future[VideoInfo] | MediaError | None] = []
     for ref in refs:
-        keys.append(None)
         try:
-            if frame_files(ref):
-                continue
-            key = info_key(ref)
-            if key not in asked and find_info(key, ref, config) is None:
+            key = None if frame_files(ref) else info_key(ref)
+            if key is not None and key not in asked and find_info(key, ref, config) is None:
                 asked[key] = _asked(key, ref, config)
-        except MediaError:
-            # `probe` says it below.
-            continue
-        keys[-1] = key
+            answers.append(None if key is None else asked.get(key))
+        except MediaError as error:
+            answers.append(error)
     return [
-        _result(ref, asked.get(key) if key is not None else None, config) for ref, key in zip(refs, keys, strict=True)
+        answer if isinstance(answer, MediaError) else _result(ref, answer, config)
+        for ref, answer in zip(refs, answers, strict=True)
     ]
 
 

@@ -155,7 +155,7 @@ class QwenVL(ChatFamily):
         video's last frames where these are many, and decodes from the largest position all the same.
         """
         image, video = self.run_ids
-        grids = {image: iter(self.image_grids(mm)), video: iter(self.video_grids(mm))}
+        grids = {image: iter(self._grids(mm, "image_grid_thw")), video: iter(self.video_grids(mm))}
         parts, following = [], 0
         for token, run in itertools.groupby(token_ids):
             if token in grids:
@@ -169,13 +169,13 @@ class QwenVL(ChatFamily):
             following = int(parts[-1].max()) + 1
         return torch.cat(parts, 1), following
 
-    def image_grids(self, mm: Mapping[str, Tensor]) -> list[tuple[int, int, int, float]]:
-        """(frames, height, width, positions from one frame to the next) of every run of image tokens, in order."""
-        return [(t, h // self.merge, w // self.merge, 1.0) for t, h, w in mm.get("image_grid_thw", NO_GRIDS).tolist()]
-
     def video_grids(self, mm: Mapping[str, Tensor]) -> list[tuple[int, int, int, float]]:
-        """As `image_grids`, of every run of video tokens; frames are pairs here."""
-        return [(t, h // self.merge, w // self.merge, 1.0) for t, h, w in mm.get("video_grid_thw", NO_GRIDS).tolist()]
+        """As `_grids`, of every run of video tokens; frames are pairs here."""
+        return self._grids(mm, "video_grid_thw")
+
+    def _grids(self, mm: Mapping[str, Tensor], name: str) -> list[tuple[int, int, int, float]]:
+        """(frames, height, width, positions from one frame to the next) of every run of vision tokens, in order."""
+        return [(t, h // self.merge, w // self.merge, 1.0) for t, h, w in mm.get(name, NO_GRIDS).tolist()]
 
     def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
         """With rotary positions of our own (see `positions`)."""
