@@ -20,6 +20,7 @@ from vlrft.engines.base import row_seed
 from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
 from vlrft.log import Timers, UserError
 from vlrft.models.base import PromptError
+from vlrft.objectives.mismatch import effective_sample_size
 from vlrft.pack import Batch, count, on_device, pack
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
@@ -92,7 +93,9 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     counted = {"samples/left_out": left_out, "reward_errors": int(summed["reward_errors"])}
     counted["pack/repeated_prompts"] = max(0, int(summed["packed"]) - len(assigned.kept))
     composed = run.worker.judge.metrics([r.score.parts for g in scored.groups for r in g.rollouts])
-    return {**rollout_metrics(scored.groups, scored.unscored), **composed, **counted, **sums.metrics(idle=0.0)}
+    learned = sums.metrics(idle=0.0)
+    learned |= effective_sample_size(learned)
+    return {**rollout_metrics(scored.groups, scored.unscored), **composed, **counted, **learned}
 
 
 def sft_step(run: StageRun) -> dict[str, float]:
