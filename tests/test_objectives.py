@@ -58,12 +58,20 @@ def test_clipped_loss(options: ClipOptions, scaled: bool, expected: list[float])
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("none", 0.406312), ("token_truncate", 0.312133), ("token_mask", 0.188922)]
+    ("name", "ratio", "expected"),
+    [
+        ("none", "product", 0.406312),
+        ("token_truncate", "product", 0.312133),
+        ("token_mask", "product", 0.188922),
+        ("sequence_truncate", "product", 0.496911),
+        ("sequence_mask", "product", 0.661191),
+        ("sequence_truncate", "geometric_mean", 0.403929),
+    ],
 )
-def test_mismatch_weights(name: str, expected: float) -> None:
+def test_mismatch_weights(name: str, ratio: str, expected: float) -> None:
     behaviour = torch.tensor([-1.65, -0.1, -1.4, -2, -0.9, -1.4, -0.6, -1.85])
-    of_step = inputs(group(REWARDS))
-    found = mismatch(of_step.old_logp_N, behaviour, of_step.mask_N, SEQUENCE, name, MismatchOptions(upper=1.5))
+    of_step, options = inputs(group(REWARDS)), MismatchOptions(upper=1.5, sequence_ratio=ratio)
+    found = mismatch(of_step.old_logp_N, behaviour, of_step.mask_N, SEQUENCE, name, options)
     loss = total_loss(of_step, weights("token_mean_global"), clip, ClipOptions(), mismatch_N=found.weight_N)
     assert float(loss.value) == pytest.approx(expected, abs=2e-6)
 
