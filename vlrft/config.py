@@ -122,6 +122,9 @@ class EngineConfig(Block):
     """Ban the end-of-sequence tokens: every completion has exactly `max_completion_length` tokens."""
     max_rows: int = Field(512, gt=0)
     """Completions decoded at once; more prompts than fit are decoded in turns."""
+    max_staleness: int = Field(0, ge=0)
+    """Steps that rollouts are made ahead of training, on the engine's own weights: they overlap, and each step learns
+    from samples of a policy so many steps old. 0 = strictly on-policy."""
     allow_truncated_sampling: bool = False
     """Permit top_p < 1 or top_k > 0 in training rollouts, whose log-probs the trainer then does not match."""
     kwargs: dict[str, Any] = Field(default_factory=dict)

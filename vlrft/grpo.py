@@ -122,8 +122,11 @@ def _deal(groups: Sequence[Group], count: int) -> list[tuple[Group, ...]]:
     return [tuple(groups[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def rollout_metrics(groups: Sequence[Group], unscored: int) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[Group], unscored: int, version: int) -> dict[str, float]:
     """What a batch of rollouts looked like, under the names of metrics.jsonl.
+
+    version: of the policy that is about to learn from them. `rollout/staleness`: optimiser steps that it has moved on
+    since they were sampled, the mean over completions.
 
     `groups/zero_spread`: groups whose rollouts all have the same reward, and `groups/zero_spread_share` of all groups.
     """
@@ -136,6 +139,7 @@ def rollout_metrics(groups: Sequence[Group], unscored: int) -> dict[str, float]:
     lengths = [len(r.completion.token_ids) for r in rollouts]
     row["reward/mean"] = statistics.fmean(r.reward for r in rollouts)
     row["reward/std"] = statistics.fmean(statistics.pstdev(g.rewards) for g in groups)
+    row["rollout/staleness"] = statistics.fmean(version - r.completion.policy_version for r in rollouts)
     row["completions/mean_length"] = statistics.fmean(lengths)
     row["completions/truncated_share"] = statistics.fmean(
         r.completion.finish_reason == FinishReason.LENGTH for r in rollouts
