@@ -51,7 +51,8 @@ def evaluate_samples(
     groups: list[Group] = []
     skipped: list[Skipped] = []
     size = config.eval.prompts_per_batch
-    for start in range(0, len(samples), size):
+    most = -(-len(everyones) // world.size)  # of any rank: all must ask the engine equally often
+    for start in range(0, most, size):
         rendered, left_out = renderer.usable(samples[start : start + size])
         skipped.extend(left_out)
         if following := samples[start + size : start + 2 * size]:

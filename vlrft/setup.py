@@ -175,7 +175,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     world = start_world(config)
     if world.size > 1 and config.engine.name == "vllm":
         raise UserError(
-            "engine.name=vllm in several processes is not supported yet: use engine.name=hf, or one process"
+            "engine.name=vllm in several processes is not supported yet: use engine.name=vllm_server or hf, or one "
+            "process"
         )
     family = _family(model, config)
     family.model.to(accelerator.device)
@@ -188,6 +189,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         engine = build_engine(
             config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
         )
+        if hasattr(engine, "join"):
+            engine.join(world)
     world.refuse_differing(family.model)
     return Prepared(
         accelerator=accelerator, world=world, family=family, engine=engine, stages=[], skipped=[], renderers={}
