@@ -6,6 +6,7 @@ clears away what is left when only one of the server's processes dies.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -13,9 +14,10 @@ import sys
 import time
 from types import FrameType
 
-_POLL_S = 0.3
+_POLL_S = 0.2
 _PATIENCE_S = 8.0
 """Seconds that a server gets to end by itself."""
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def guard(owner: int, command: list[str]) -> int:
@@ -27,24 +29,42 @@ def guard(owner: int, command: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # Orphans of the command become children of this process, which then knows when the last has ended.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     while child.poll() is None and not asked and os.getppid() == owner:
         time.sleep(_POLL_S)
-    end_group(child, _PATIENCE_S)
+    _end(child)
     return child.wait()
 
 
-def end_group(child: subprocess.Popen[bytes], patience: float) -> None:
-    """Ask a session's first process to end, wait up to `patience` seconds, and kill whatever of the session is left."""
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the command, then what is left of its session: asked first, since some of it removes shared memory."""
     if child.poll() is None:
         child.terminate()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + _PATIENCE_S
         while child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # all gone
+            time.sleep(_POLL_S)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            return  # nobody is left
+        child.poll()
+        _reap(_PATIENCE_S)
+
+
+def _reap(patience: float) -> None:
+    """Collect children until none is left, for up to `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not ended:
+            time.sleep(_POLL_S)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from vlrft.log import UserError
 
 logger = logging.getLogger(__name__)
 
+_FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
+"""Seconds between two attempts; the pauses double."""
 _CONNECT_S = 10.0
 _HEALTH_S = 5.0
 _DEAD_AFTER_S = 30
@@ -121,7 +123,7 @@ class VLLMServer:
                 last = error
                 logger.warning("%s%s, attempt %d of %d: %s", self.url, path, attempt + 1, retries + 1, error)
             if attempt < retries:
-                self._abandoned.wait(min(_LONGEST_PAUSE, 0.5 * 2**attempt))
+                self._abandoned.wait(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
                 self._wait_until_back()
             if self._abandoned.is_set():
                 raise EngineUnreachableError(f"what was asked of {self.url} is not needed any more")
