@@ -79,6 +79,11 @@ class Prepared:
     renderers: dict[str, Renderer]
     """By data block, so that stages with the same data share rendered prompts."""
 
+    def close(self) -> None:
+        """Stop what the engine has started: processes, and folders in shared memory."""
+        if hasattr(self.engine, "close"):
+            self.engine.close()
+
     def renderer(self, config: Config) -> Renderer:
         key = config.data.model_dump_json(exclude={"train", "eval"})
         if key not in self.renderers:
@@ -191,7 +196,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     world = start_world(config)
     if world.size > 1 and config.engine.name == "vllm":
         raise UserError(
-            "engine.name=vllm in several processes is not supported yet: use engine.name=hf, or one process"
+            "engine.name=vllm in several processes is not supported yet: use engine.name=vllm_server or hf, or one "
+            "process"
         )
     family = _family(model, config)
     family.model.to(accelerator.device)
@@ -204,6 +210,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         engine = build_engine(
             config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
         )
+        if hasattr(engine, "join"):
+            engine.join(world)
     world.refuse_differing(family.model)
     return Prepared(
         accelerator=accelerator, world=world, family=family, engine=engine, stages=[], skipped=[], renderers={}
