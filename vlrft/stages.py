@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft import checkpoint
+from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
 from vlrft.records import rollout_file, write_groups
@@ -71,7 +72,7 @@ def metrics_writer(folder: RunFolder, *, tensorboard: bool) -> MetricsWriter:
 
 def run_stages(
     prepared: Prepared,
-    saved: dict[str, Any] | None,
+    saved: Saved | None,
     folder: RunFolder,
     writer: MetricsWriter,
     evaluator: Evaluator | None,
@@ -81,10 +82,11 @@ def run_stages(
     """Every stage that `saved`, the newest checkpoint of a resumed run, has not finished."""
     first, before, inside = 0, Counters(), None
     if saved is not None:
-        counters = saved["state"]["counters"]
-        first = saved["stage"]
+        counters = saved.state["state"]["counters"]
+        first = saved.state["stage"]
         before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
-        prepared.family.model.load_state_dict(saved["state"]["model"])
+        _refuse_other_stages([setup.name for setup in prepared.stages], saved)
+        saved.load_weights(prepared.family.model)
         inside = saved if counters["step"] else None
     if resuming:
         # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
@@ -97,7 +99,7 @@ def run_stages(
 def run_stage(
     prepared: Prepared,
     index: int,
-    resumed: dict[str, Any] | None,
+    resumed: Saved | None,
     before: Counters,
     folder: RunFolder,
     writer: MetricsWriter,
@@ -136,22 +138,32 @@ def run_stage(
             if not last and train.save_steps and state.step % train.save_steps == 0:
                 _checkpoint(stage, index, writer)
     _checkpoint(stage, index + 1, writer)
+    state.strategy.release()
     worker.judge.close()
     return Counters(global_step=state.global_step, policy_version=state.policy_version)
+
+
+def _refuse_other_stages(names: list[str], saved: Saved) -> None:
+    """Raise CheckpointError where the stage that wrote a checkpoint is not where it would be in this recipe."""
+    after = saved.state["stage"]
+    if saved.state["of"] not in names[max(0, after - 1) : after + 1]:
+        raise CheckpointError(
+            f"{saved.path} is of another recipe: stage {saved.state['of']!r} wrote it, the stages here are "
+            f"{', '.join(names)}; resume it in the folder of its own run"
+        )
 
 
 def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> None:
     """`stage_index`: where to go on; the stage after this one when this one is finished."""
     with stage.timers("save"):
         writer.sync()
-        state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
+        state: dict[str, Any] = {"stage": stage_index, "of": stage.setup.name, "state": stage.state.state_dict()}
         state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
-        if stage.world.is_main:
-            checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
-        stage.world.barrier()
+        entries, keep = stage.state.strategy.entries(), stage.config.train.keep_checkpoints
+        checkpoint.save(stage.folder.path, name, state, entries, keep=keep, world=stage.world)
 
 
 def _how_to_go_on(stage: StageRun, error: Exception) -> str:

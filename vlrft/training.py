@@ -18,6 +18,7 @@ from vlrft.data.media import MediaError
 from vlrft.dist import World, is_here, own_state
 from vlrft.engines.base import row_seed
 from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
+from vlrft.level import level
 from vlrft.log import Timers, UserError
 from vlrft.models.base import PromptError
 from vlrft.pack import Batch, count, on_device, pack
@@ -71,7 +72,8 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     with run.timers("media"):
         proposed, rendered, left_out = propose(run)
         look_ahead(run)
-    scored = everyones(run, collect(run, rendered), proposed)
+    with state.strategy.resting():
+        scored = everyones(run, collect(run, rendered), proposed)
     watch_scores(run, scored, (len(proposed) - left_out) * config.engine.num_generations)
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
@@ -87,7 +89,7 @@ def grpo_step(run: StageRun) -> dict[str, float]:
                 update(run, batches, objective.loss, sums)
     run.worker.engine.sync(state.policy_version)
     state.sampler.observe(scored.groups)
-    packed = sum(len(batch.layout.prompts) for batches in steps for batch in batches or ())
+    packed = sum(len(batch.groups) for batches in steps for batch in batches or ())
     summed = run.world.sum({"reward_errors": run.worker.judge.errors, "packed": packed})
     counted = {"samples/left_out": left_out, "reward_errors": int(summed["reward_errors"])}
     counted["pack/repeated_prompts"] = max(0, int(summed["packed"]) - len(assigned.kept))
@@ -204,6 +206,8 @@ def pack_step(run: StageRun, part: Minibatch) -> list[Batch] | None:
         counts=count([*part.groups, *part.silent], mask_truncated=mask_truncated),
         mask_truncated=mask_truncated,
     )
+    if run.state.strategy.lockstep:
+        batches = level(batches, run.state.policy.family, run.world)
     return on_device(batches, run.state.policy.model.device)
 
 
