@@ -1,7 +1,7 @@
 """Checkpoints that are whole or absent: written beside their place, synced to disk, then renamed into it.
 
-`checkpoints/<name>/state.pt` holds what is small: counters, sampler, judges, schedule, random states of every rank. Each
-rank writes the weights and optimiser states of its share of the parameters as one safetensors file, full tensors under
+`checkpoints/<name>/state.pt` holds what is small: counters, sampler, judges, schedule, every rank's random states. Each
+rank writes weights and optimiser states of its share of the parameters as one safetensors file, full tensors under
 `<parameter>/<state>`. So neither the number of ranks nor the strategy is in a checkpoint, and no rank ever holds all.
 """
 
@@ -173,13 +173,16 @@ class Saved:
 def load_latest(run_dir: Path) -> Saved | None:
     """The newest finished checkpoint; None when there is none yet. Raises CheckpointError for one of an older form."""
     found = complete(run_dir)
-    if not found:
-        return None
+    return load(found[-1]) if found else None
+
+
+def load(path: Path) -> Saved:
+    """A finished checkpoint. Raises CheckpointError for one of an older form."""
     # Our own file: it holds sampler and random states, which weights_only loading would refuse.
-    state: dict[str, Any] = torch.load(found[-1] / _STATE, map_location="cpu", weights_only=False)
+    state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=False)
     if "shares" not in state:
-        raise CheckpointError(f"{found[-1]} was written by an older version of vlrft: finish that run with it")
-    return Saved(found[-1], state)
+        raise CheckpointError(f"{path} was written by an older version of vlrft: finish that run with it")
+    return Saved(path, state)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The same number of passes on all ranks, and the vision tower in the same ones: for strategies that communicate in them.
+"""The same number of passes on all ranks, and the vision tower in the same ones, for strategies that need it.
 
 Under ZeRO and FSDP2 every forward and backward pass gathers weights and reduces gradients. A rank that makes one more,
 or runs the tower in one where the others do not, waits for them for ever.

@@ -253,7 +253,8 @@ def start_stage(
 ) -> StageParts:
     """Build a stage's optimiser, sampler and judge over the current weights.
 
-    resumed: a checkpoint inside this stage, whose weights the model has already. before: how far the run was when the stage before ended.
+    resumed: a checkpoint inside this stage, whose weights the model has already. before: how far the run was when the
+    stage before ended.
     """
     config, family = setup.config, prepared.family
     set_seed(row_seed(config.train.seed, setup.name) % 2**32)

@@ -6,6 +6,7 @@ Whatever the strategy, the loss handed in is this rank's share of the step's los
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,6 +111,8 @@ def put_parameters(model: nn.Module, full: Mapping[str, Tensor]) -> None:
 
 def need_process_group(device: torch.device) -> None:
     """A group of this process alone, for a run that no launcher has started: sharding libraries insist on one."""
+    # FSDP2 and DeepSpeed call what PyTorch 2.13 is renaming; it says so at every call.
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]

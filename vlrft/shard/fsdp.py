@@ -43,7 +43,8 @@ class Fsdp(Spread):
         self, parallel: ParallelConfig, accelerator: Accelerator, world: World, *, max_grad_norm: float
     ) -> None:
         self.parallel, self.accelerator, self.world, self.max_grad_norm = parallel, accelerator, world, max_grad_norm
-        self.moves = parallel.offload == "optimizer" and accelerator.device.type == "cuda"
+        on_cuda = accelerator.device.type == "cuda"
+        self.moves, self.on_host = (on_cuda and parallel.offload == name for name in ("optimizer", "all"))
 
     def start(self, policy: Policy, make_optimizer: MakeOptimizer) -> None:
         self.policy = self.take(policy)
@@ -63,9 +64,9 @@ class Fsdp(Spread):
         settings: dict[str, Any] = {
             "mesh": init_device_mesh(device.type, (self.world.size,)),
             "mp_policy": MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None),
-            "offload_policy": CPUOffloadPolicy() if self.parallel.offload == "all" else OffloadPolicy(),
+            "offload_policy": CPUOffloadPolicy() if self.on_host else OffloadPolicy(),
         }
-        if self.parallel.offload != "all":
+        if not self.on_host:
             policy.to(device)
         for block in blocks(policy.model):
             fully_shard(block, **settings)

@@ -50,7 +50,8 @@ class Replicated:
         return self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        self.accelerator.backward(loss)
+        if loss.requires_grad:  # not so a text where only the vision tower learns
+            self.accelerator.backward(loss)
 
     def step(self, *, wanted: bool) -> float:
         self.world.sum_gradients(self.policy.model.parameters())

@@ -167,6 +167,8 @@ def _initialize(
     need_process_group(device)
     import deepspeed
 
+    # Its own all-reduce on the CPU would be compiled at the first start, for minutes; gloo is there.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
 
