@@ -108,7 +108,7 @@ def test_frozen_parts_stay_and_stages_choose_their_own(recipe: Any) -> None:
     before = start_weights(recipe())
 
     def moved(old: Any, new: Any) -> set[bool]:
-        return {name.startswith("model.visual") for name in old if not torch.equal(old[name], new[name])}
+        return {name.startswith("model.visual") for name in new if not torch.equal(old[name], new[name])}
 
     assert moved(before, first) == {False}
     assert moved(first, second) == {True}
