@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve()
 
 
 def scripted(family: Any, **settings: Any) -> Any:
-    """An engine that answers the same whatever the weights: text by prompt and seed. Samples named "flat..." get one and
-    the same answer in all rows, so that their group is dropped."""
+    """An engine that answers the same whatever the weights: text by prompt and seed. Samples named "flat..." get the
+    same answer in all rows, so that their group is dropped."""
     from vlrft.engines.fake import FakeEngine
 
     def script(request: Any, row: int) -> str:

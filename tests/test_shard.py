@@ -1,4 +1,4 @@
-"""Two ranks under ZeRO and FSDP2 train what one process trains, whatever they have to do: text, images, videos, nothing."""
+"""Two ranks under ZeRO and FSDP2 train what one process trains, be it text, images, videos or nothing at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlrft.testing import noise_image, tiny_recipe
 
 EVERYTHING_IN_PARTS = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 """Else DeepSpeed keeps parameters as small as these whole."""
-ZERO3 = {"strategy": "zero3", "kwargs": EVERYTHING_IN_PARTS}
+ZERO3 = {"strategy": "zero3", "deepspeed": EVERYTHING_IN_PARTS}
 FREEZING = [
     {"kind": "sft", "train": {"steps": 2}, "model": {"freeze_vision_tower": True}},
     {"kind": "grpo", "model": {"freeze_language_model": True}},
@@ -206,7 +206,6 @@ def test_engines_get_whole_weights_and_the_canary_sees_them(place: Path, monkeyp
         ({"parallel": {"strategy": "zero3"}, "engine": {"name": "hf"}}, "hf samples from weights .*=vllm_server"),
         ({"parallel": {"strategy": "fsdp2"}, "engine": {"name": "hf"}}, "hf samples from weights .*=vllm_server"),
         ({"parallel": {"strategy": "zero2", "offload": "all"}}, "offload=all needs .*zero3 or fsdp2"),
-        ({"parallel": {"kwargs": {"a": 1}}}, "kwargs go to DeepSpeed"),
         ({"parallel": {"strategy": "zero3"}, "model": {"dtype": "bfloat16"}}, "needs model.dtype=float32"),
     ],
 )

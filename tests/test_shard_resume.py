@@ -1,4 +1,4 @@
-"""Checkpoints depend neither on the number of ranks nor on the strategy: written under one, gone on with under another."""
+"""Checkpoints depend neither on the number of ranks nor on the strategy: written under one, resumed under another."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_another_strategy_goes_on_with_it(whole: dict[str, Path], place: Path) -
     asked = []
     for before, after in changes:
         run = cut(whole[before], place / f"{before}-to-{after}")
-        asked.append({"resume": str(run), "overrides": [f"parallel.strategy={after}", "parallel.kwargs={}"]})
+        asked.append({"resume": str(run), "overrides": [f"parallel.strategy={after}"]})
     run_on(2, asked, place)
     for before, after in changes:
         assert_alike(place / f"{before}-to-{after}", whole[before])

@@ -52,7 +52,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-RESUMABLE = ("data.on_bad_sample", "parallel.strategy", "parallel.offload", "parallel.kwargs")
+RESUMABLE = ("data.on_bad_sample", "parallel.strategy", "parallel.offload", "parallel.deepspeed")
 """Keys that may change when a run is resumed: what stopped it must not stop it again, be it a file or the memory."""
 
 

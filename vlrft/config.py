@@ -254,8 +254,8 @@ class ParallelConfig(Block):
     offload: Literal["none", "optimizer", "all"] = "none"
     """`optimizer`: optimiser states on the host, where zero* also updates them; under ddp and fsdp2 they are there
     during rollouts only. `all`: the weights too (zero3, fsdp2)."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Laid over the DeepSpeed configuration of zero*."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Laid over the DeepSpeed configuration that zero* makes: `{zero_optimization: {overlap_comm: true}}`."""
     mixed_precision: Literal["no", "bf16"] = "no"
     cpu: bool = False
     """Stay on the CPU where a GPU is at hand."""

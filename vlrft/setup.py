@@ -175,8 +175,6 @@ def check_parallel(config: Config) -> None:
         )
     if parallel.offload == "all" and not spread:
         raise ConfigError(f"parallel.offload=all needs parallel.strategy={' or '.join(SPREADS)}; set offload=optimizer")
-    if parallel.kwargs and not by_deepspeed:
-        raise ConfigError(f"parallel.kwargs go to DeepSpeed, and parallel.strategy={parallel.strategy} does not use it")
     if by_deepspeed and config.model.dtype != "float32":
         raise ConfigError(
             f"parallel.strategy={parallel.strategy} needs model.dtype=float32; for bfloat16 compute set "

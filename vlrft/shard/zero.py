@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +58,7 @@ class Zero:
         self.optimizer = self.wrapped.optimizer
 
     def _config(self) -> dict[str, Any]:
-        """DeepSpeed's configuration; `parallel.kwargs` are laid over it."""
+        """DeepSpeed's configuration; `parallel.deepspeed` is laid over it."""
         on_host = {"device": "cpu", "pin_memory": self.accelerator.device.type == "cuda"}
         zero: dict[str, Any] = {"stage": self.stage}
         if self.parallel.offload != "none":
@@ -78,7 +78,7 @@ class Zero:
             # As in the other strategies: float32 weights, products in bfloat16.
             "torch_autocast": {"enabled": self.accelerator.mixed_precision == "bf16", "dtype": "bfloat16"},
         }
-        return _over(ours, self.parallel.kwargs)
+        return _over(ours, self.parallel.deepspeed)
 
     def hold(self, reference: Policy) -> Any:
         return self.accelerator.prepare_model(reference, evaluation_mode=True)
@@ -169,8 +169,22 @@ def _initialize(
 
     # Its own all-reduce on the CPU would be compiled at the first start, for minutes; gloo is there.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    with _local_rank():
+        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
+
+
+@contextmanager
+def _local_rank() -> Iterator[None]:
+    """What DeepSpeed insists on. Not for longer: accelerate would take a process alone for one of several."""
+    alone = "LOCAL_RANK" not in os.environ
+    if alone:
+        os.environ["LOCAL_RANK"] = "0"
+    try:
+        yield
+    finally:
+        if alone:
+            del os.environ["LOCAL_RANK"]
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
