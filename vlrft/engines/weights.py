@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -35,18 +36,36 @@ class WeightFolder:
             family.model.generation_config.save_pretrained(self.path)
 
     def write(self) -> Path:
-        """The current weights under their published names; returns the folder."""
-        tensors: dict[str, Tensor] = {}
-        written: set[int] = set()
-        for name, tensor in self.family.model.state_dict().items():
-            if tensor.data_ptr() not in written:  # an output head that is also the embedding is stored once
-                written.add(tensor.data_ptr())
-                tensors[self.family.export_name(name)] = tensor.contiguous()
+        """The current weights under their published names; returns the folder.
+
+        Where they are spread over ranks this is collective: ranks that do not write call `attend_write`.
+        """
+        tensors = {self.family.export_name(name): tensor.contiguous() for name, tensor in _tensors(self.family)}
         save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
         return self.path
 
     def close(self) -> None:
         self._remove()
+
+
+def attend_write(family: Family) -> None:
+    """This rank's part of another's `WeightFolder.write`."""
+    if family.spread is not None:
+        for _ in family.spread.tensors():
+            pass
+
+
+def _tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
+    """An output head that is also the embedding comes once."""
+    if family.spread is not None:
+        # Whole ones are gone at the next, unless copied; the folder's memory is the host's.
+        yield from ((name, tensor.to("cpu", copy=True)) for name, tensor in family.spread.tensors())
+        return
+    written: set[int] = set()
+    for name, tensor in family.model.state_dict().items():
+        if tensor.data_ptr() not in written:
+            written.add(tensor.data_ptr())
+            yield name, tensor
 
 
 def _place(family: Family) -> str | None:
