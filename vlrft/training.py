@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from accelerate.utils import set_seed
@@ -21,6 +21,7 @@ from vlrft.grpo import Minibatch, Objective, minibatches, rollout_metrics
 from vlrft.log import Timers, UserError
 from vlrft.models.base import PromptError
 from vlrft.pack import Batch, count, on_device, pack
+from vlrft.preempt import StopSignals
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
 from vlrft.rollout import RolloutWorker, Scored
@@ -49,6 +50,8 @@ class StageRun:
     reference: Any | None
     folder: RunFolder
     timers: Timers
+    stops: StopSignals = field(default_factory=StopSignals)
+    """Asked where a run may end early."""
     unscored_steps: int = 0
     """Steps in a row of which no completion was scored."""
 
@@ -76,6 +79,8 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
         store(run, [*assigned.kept, *assigned.dropped])
+    if config.log.rollouts:
+        run.stops.check(run.world)
     reseed(run, "train")
     with run.timers("pack"):
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
@@ -85,7 +90,8 @@ def grpo_step(run: StageRun) -> dict[str, float]:
         for _ in range(config.objective.num_iterations):
             for batches in steps:
                 update(run, batches, objective.loss, sums)
-    run.worker.engine.sync(state.policy_version)
+    with run.timers("sync"):
+        run.worker.engine.sync(state.policy_version)
     state.sampler.observe(scored.groups)
     packed = sum(len(batch.layout.prompts) for batches in steps for batch in batches or ())
     summed = run.world.sum({"reward_errors": run.worker.judge.errors, "packed": packed})
@@ -106,7 +112,8 @@ def sft_step(run: StageRun) -> dict[str, float]:
     sums = StepSums()
     with run.timers("train"):
         update(run, batches, sft_loss, sums)
-    run.worker.engine.sync(run.state.policy_version)
+    with run.timers("sync"):
+        run.worker.engine.sync(run.state.policy_version)
     return {"samples/left_out": left_out, **sums.metrics()}
 
 
