@@ -174,6 +174,31 @@ def demo(
 
 
 @app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that 'vlrft train' wrote to.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the model.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Of a run with adapters the whole model.")] = False,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Upload to this repository of the hub.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Export this one of RUN/checkpoints, not the trained model.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as trained when left out.")] = None,
+    vllm: Annotated[
+        bool, typer.Option("--vllm/--no-vllm", help="Compare with vLLM too, where it is installed.")
+    ] = True,
+) -> None:
+    """Write a run's model as a folder for transformers and vLLM, compared with the run's own."""
+    from vlrft.export import export_run
+    from vlrft.log import configure_logging
+
+    configure_logging()
+    done = export_run(run_dir, to, merge=merge, checkpoint=checkpoint, dtype=dtype, push_to=push, with_vllm=vllm)
+    for line in done.checks:
+        typer.echo(line)
+    typer.echo(f"exported to {done.path}" + (f", uploaded: {done.url}" if done.url else ""))
+
+
+@app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Folder that 'vlrft train' wrote to.")]) -> None:
     """Write report.html from what a run left on disk."""
     from vlrft.report import write_report

@@ -157,6 +157,7 @@ def run_stage(
     shows = setup.config.log.progress and prepared.world.is_main
     with _watched(stage), Progress(setup.name, total=train.steps, done=state.step, enabled=shows) as bar:
         if (index == 0 and state.step == 0) or _owes_evaluation(stage):
+            _end_if_asked(stage, index, writer)
             _evaluate(stage, writer, evaluator)
         while state.step < train.steps:
             row = _step(stage, index, writer)

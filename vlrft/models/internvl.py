@@ -132,6 +132,9 @@ class InternVL(ChatFamily):
             for kind, count, tiles in zip(kinds, counts, tiles_of, strict=True)
         ]
 
+    def keep_limits(self) -> None:
+        self.image_processor.min_patches, self.image_processor.max_patches = self.fewest_tiles, self.most_tiles
+
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         inner: Any = self.model.model
         features: Tensor = inner.get_image_features(mm["pixel_values"], return_dict=True).pooler_output
