@@ -63,6 +63,7 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         if self.limits:
+            self._set_timer()
             self._thread.start()
         return self
 
@@ -92,16 +93,20 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._end.wait(self.tick):
-            # By the longest limit of all: the phase that is open now may end before the next look.
-            open_limits = [self._limit(phase) or 0.0 for phase in self.timers.open_phases()]
-            longest = max([*self.limits.values(), *open_limits]) + self.start
-            faulthandler.dump_traceback_later(longest + 10 * self.tick, exit=True, file=_STDERR)
+            self._set_timer()
             found, note = self.overrun(), self.run_dir / NOTE
             if found is None and not note.exists():
                 continue
             if found is not None and not note.exists():
                 self._tell(note, found)
             self._give_up(found or f"told by {self._cause(note)}", is_cause=found is not None)
+
+    def _set_timer(self) -> None:
+        """For native code that does not let this thread run: by the longest limit of all, since the phase that is open
+        now may end before the next look."""
+        open_limits = [self._limit(phase) or 0.0 for phase in self.timers.open_phases()]
+        longest = max([*self.limits.values(), *open_limits]) + self.start
+        faulthandler.dump_traceback_later(longest + 10 * self.tick, exit=True, file=_STDERR)
 
     def _tell(self, note: Path, found: str) -> None:
         about = {"rank": self.world.rank, "found": found, "where": self.where(), "at": time.strftime("%FT%T%z")}
