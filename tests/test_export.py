@@ -22,6 +22,7 @@ from vlrft.export.questions import find_questions
 from vlrft.export.reload import compare_weights, load_plain, plain_answers
 from vlrft.export.source import ExportError
 from vlrft.models import load_family
+from vlrft.models.tiny import build_tiny
 from vlrft.testing import tiny_recipe
 
 
@@ -254,3 +255,35 @@ def test_push(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(ExportError, match=r"--push me/it: not uploaded: no route to host\. The export itself is in"):
         export_run(run, tmp_path / "again", push_to="me/it", with_vllm=False)
     assert (tmp_path / "again" / "config.json").is_file()
+
+
+def test_a_run_with_adapters(run: Path, tmp_path: Path) -> None:
+    """model/ merged and adapter/ in peft's form: the adapter alone, or with --merge the model."""
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
+    adapted = shutil.copytree(run, tmp_path / "run")
+    config = vlrft.compose.compose(adapted / "config.yaml").config
+    base, _ = build_tiny(config.model.tiny)  # type: ignore[arg-type]
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model: Any = peft.get_peft_model(base, lora)
+    model.save_pretrained(adapted / "adapter")
+    model.merge_and_unload().save_pretrained(adapted / "model")
+    done = export_run(adapted, tmp_path / "adapter", with_vllm=False)
+    names = {path.name for path in done.path.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "processor_config.json"} <= names
+    assert "model.safetensors" not in names
+    assert done.checks[0].startswith("peft over the base model: the same tokens and log-probs in 2 greedy answers")
+    merged = export_run(adapted, tmp_path / "merged", merge=True, with_vllm=False)
+    assert (merged.path / "model.safetensors").is_file()
+    with pytest.raises(ExportError, match="an adapter keeps its type; add --merge"):
+        export_run(adapted, tmp_path / "typed", dtype="bfloat16")
+    path = adapted / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    with pytest.raises(ExportError, match="peft over the base model does not answer like the run's own model"):
+        export_run(adapted, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+    (adapted / "adapter" / "adapter_config.json").unlink()
+    with pytest.raises(ExportError, match=r"adapter_config\.json is missing: export the whole model with --merge"):
+        export_run(adapted, tmp_path / "wrong")

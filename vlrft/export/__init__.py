@@ -65,10 +65,10 @@ def export_run(
     _refuse_place(to)
     if dtype is not None and dtype not in DTYPES:
         raise ExportError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
-    token = check_token(push_to) if push_to is not None else None
-    source = open_source(run, checkpoint=checkpoint)
-    logger.info("exporting %s", source.what)
-    with _whole_or_absent(to) as folder, torch.random.fork_rng():
+    token = check_token(push_to) if push_to is not None else ""
+    with _quiet(), _whole_or_absent(to) as folder, torch.random.fork_rng():
+        source = open_source(run, checkpoint=checkpoint)
+        logger.info("exporting %s", source.what)
         if source.adapter is not None and not merge:
             if dtype is not None:
                 raise ExportError("--dtype is of whole models: an adapter keeps its type; add --merge")
@@ -104,7 +104,7 @@ def _export_model(source: Source, folder: Path, dtype: str | None, *, with_vllm:
 
 def _export_adapter(source: Source, folder: Path) -> list[str]:
     assert source.adapter is not None
-    copy_adapter(source.adapter, folder)
+    copy_adapter(source.adapter, source.family, folder)
     questions = find_questions(source.config, source.family)
     own = run_answers(source.family, questions)
     plain = load_with_adapter(source.config, folder)
@@ -142,8 +142,7 @@ def _whole_or_absent(to: Path) -> Iterator[Path]:
     beside = to.with_name(f".{to.name}.writing-{os.getpid()}")
     beside.mkdir(parents=True)
     try:
-        with _quiet():
-            yield beside
+        yield beside
         os.replace(beside, to)  # over an empty folder too
     finally:
         shutil.rmtree(beside, ignore_errors=True)

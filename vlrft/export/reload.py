@@ -31,7 +31,8 @@ def compare_weights(family: Family, folder: Path) -> list[str]:
     ]
     if problems:
         raise ExportError(_told("the written weights are not the run's", problems))
-    plain, info = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    plain, info = loaded
     problems = [f"{kind.replace('_', ' ')}: {name}" for kind, names in info.items() for name in names or ()]
     theirs = plain.state_dict()
     state = family.model.state_dict()

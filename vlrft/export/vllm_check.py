@@ -32,6 +32,7 @@ def vllm_answers(
         place = Path(scratch)
         job = {
             "folder": str(folder),
+            "dtype": str(family.model.dtype).removeprefix("torch."),
             "max_model_len": context_length(list(questions)),
             "max_tokens": MAX_TOKENS,
             "stop_ids": list(family.stop_ids),

@@ -27,6 +27,7 @@ def answer(job: dict[str, Any]) -> list[dict[str, Any]] | str:
     images = [[Image.open(path).convert("RGB") for path in question["images"]] for question in questions]
     llm = LLM(
         model=job["folder"],
+        dtype=job["dtype"],  # its own choice for float32 would be half precision
         max_model_len=job["max_model_len"],
         max_num_seqs=8,
         enforce_eager=True,
