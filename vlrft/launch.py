@@ -120,7 +120,7 @@ def _watch(ranks: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[bytes] | 
         _end(ranks)
         statuses = [rank.returncode for rank in ranks]
         was_asked = signals.deadline is not None
-        if was_asked and set(statuses) <= {0, _ASKED, -signal.SIGTERM}:
+        if was_asked and set(statuses) <= {0, _ASKED, -signal.SIGTERM, -signal.SIGUSR1}:
             return _Ended(status=_ASKED, was_asked=True)
         # What a user has to correct on one rank alone: the others may fail first, for want of an answer.
         first = statuses.index(_USER_ERROR) if _USER_ERROR in statuses else first

@@ -66,7 +66,7 @@ def export_run(
     if dtype is not None and dtype not in DTYPES:
         raise ExportError(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
     token = check_token(push_to) if push_to is not None else ""
-    with _quiet(), _whole_or_absent(to) as folder, torch.random.fork_rng():
+    with _quiet(), _whole_or_absent(to) as folder, torch.random.fork_rng(devices=[]):
         source = open_source(run, checkpoint=checkpoint)
         logger.info("exporting %s", source.what)
         if source.adapter is not None and not merge:
