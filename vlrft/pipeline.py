@@ -16,7 +16,6 @@ from typing import Any
 
 from vlrft.dist import own_state
 from vlrft.engines.base import SnapshotEngine
-from vlrft.log import Timers
 from vlrft.objectives.advantage import Assigned
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
@@ -35,10 +34,18 @@ class OnPolicy:
 
     def next(self, run: StageRun) -> RolledOut:
         run.reseed("rollout")
-        return roll_out(run, first_draw(run))
+        judge = run.worker.judge
+        before = judge.state_dict()
+        try:
+            return roll_out(run, first_draw(run))
+        except UNREADABLE:
+            # The step is as if it had not begun, and is saved so.
+            judge.load_state_dict(before)
+            raise
 
     def trained(self, run: StageRun) -> None:
-        run.worker.engine.sync(run.state.policy_version)
+        with run.timers("sync"):
+            run.worker.engine.sync(run.state.policy_version)
 
     def drain(self, run: StageRun) -> None:
         """Nothing is ever in work."""
@@ -56,10 +63,7 @@ class Ahead:
     def __init__(self, run: StageRun, steps: int) -> None:
         """`run`'s engine must take snapshots (`SnapshotEngine`)."""
         self.steps = steps
-        self.timers = Timers()
-        self._behind = replace(
-            run, world=run.world.apart(), timers=self.timers, worker=replace(run.worker, timers=self.timers)
-        )
+        self._behind = replace(run, world=run.world.apart())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._in_work: deque[Future[RolledOut]] = deque()
 
@@ -95,9 +99,9 @@ class Ahead:
             self._in_work.append(self._thread.submit(self._roll_out, run.waiting[place], snapshot))
 
     def _roll_out(self, drawn: Draw, snapshot: Any) -> RolledOut:
-        engine_of(self._behind).load(snapshot)
-        rolled = roll_out(self._behind, drawn)
-        return replace(rolled, metrics={**rolled.metrics, **self.timers.collect()})
+        with self._behind.timers("sync"):
+            engine_of(self._behind).load(snapshot)
+        return roll_out(self._behind, drawn)
 
 
 def engine_of(run: StageRun) -> SnapshotEngine:

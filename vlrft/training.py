@@ -36,6 +36,8 @@ def grpo_step(run: StageRun) -> dict[str, float]:
         rolled = run.rollouts.next(run)
     watch_scores(run, rolled)
     scored, assigned = rolled.scored, rolled.assigned
+    if config.log.rollouts:
+        run.stops.check(run.world)
     run.reseed("train")
     with run.timers("pack"):
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
