@@ -18,6 +18,7 @@ _REFUSALS = (
     "can't allocate memory",
     "cannot allocate memory",
     "out of memory",
+    "bad_alloc",
     "could not create a memory object",
 )
 """How torch's CPU allocator, oneDNN, the system and CUDA libraries say it."""

@@ -32,6 +32,7 @@ from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
 from vlrft.setup import Prepared, StageSetup, prepare, start_stage, start_world
 from vlrft.sft import reference_groups, sft_loss
+from vlrft.shortage import enough_memory
 from vlrft.state import Counters, LossFn, StepSums, TrainState, optimizer_step
 from vlrft.types import Group, Sample
 
@@ -93,7 +94,9 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     with run.timers("media"):
         proposed, rendered, left_out = propose(run)
         look_ahead(run)
-    scored = everyones(run, collect(run, rendered), proposed)
+    with enough_memory(config, _place(run, "rollout"), lambda: [prompt for _, prompt in rendered]):
+        scored = collect(run, rendered)
+    scored = everyones(run, scored, proposed)
     watch_scores(run, scored, (len(proposed) - left_out) * config.engine.num_generations)
     assigned = objective.assign(scored.groups)
     with run.timers("save"):
@@ -102,7 +105,7 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     with run.timers("pack"):
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
     sums = StepSums()
-    with run.timers("train"):
+    with run.timers("train"), enough_memory(config, _place(run, "training"), lambda: assigned.kept):
         objective.annotate([batch for batches in steps for batch in batches or ()], state.wrapped, run.reference)
         for _ in range(config.objective.num_iterations):
             for batches in steps:
@@ -126,10 +129,14 @@ def sft_step(run: StageRun) -> dict[str, float]:
     with run.timers("pack"):
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
-    with run.timers("train"):
+    with run.timers("train"), enough_memory(run.config, _place(run, "training"), lambda: groups):
         update(run, batches, sft_loss, sums)
     run.worker.engine.sync(run.state.policy_version)
     return {"samples/left_out": left_out, **sums.metrics()}
+
+
+def _place(run: StageRun, phase: str) -> str:
+    return f"stage {run.setup.name}, step {run.state.step + 1}, {phase}"
 
 
 def reseed(run: StageRun, part: str) -> None:
