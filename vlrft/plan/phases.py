@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch import nn
 
 from vlrft.config import Config
 from vlrft.engines.base import SamplingParams
+from vlrft.engines.cache import _GROW as GROWTH
+from vlrft.engines.cache import GroupKVCache
 from vlrft.engines.hf import HFEngine
 from vlrft.engines.packed_linear import available
 from vlrft.engines.sampling import draw
@@ -55,48 +57,46 @@ class Training:
 
 def training_phase(family: Family, demand: Demand, prompt: Prompt, config: Config, budget: int) -> Training:
     """One optimiser step on prompts like `prompt`; `family.model` is a shadow (`shadow_model`)."""
-    model = family.model
-    clear(model)
+    clear(family.model)
     shadows = Shadows()
     with shadows, _autocast(config):
         batches = micro_batches(demand, shadow_prompt(prompt, shadows), family, budget)
-        media = shadows.live
-        policy = Policy(family, _head_options(family, config), config.model.attention).train()
-        weight = policy.head.lm_head.weight
-        if weight.requires_grad:
-            weight.grad = torch.zeros_like(weight)  # stays from step to step (state.clear_gradients)
+        media, count = shadows.live, len(batches)
         largest = max(batches, key=lambda batch: batch.layout.num_tokens)
-        count = len(batches)
         del batches
-        # A second one finds the gradients of the first; nothing is larger after that.
+        policy = Policy(family, _head_options(family, config), config.model.attention).train()
+        if policy.head.lm_head.weight.requires_grad:
+            # Stays from step to step (state.clear_gradients).
+            policy.head.lm_head.weight.grad = torch.zeros_like(policy.head.lm_head.weight)
+        # The second finds gradients and room for logits of the first; those after it find no more.
         for _ in range(min(count, 2)):
             marks = _forward_backward(policy, largest, shadows)
-        gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-        room = policy.head.room._spare
-        held = 0 if room is None else room.nbytes
-    before = marks["start"]
-    kept = {"vision": marks["vision"] - before, "language": marks["language"] - marks["vision"]}
-    peak_head = marks["head"] - marks["language"]
-    # The room for logits is there from the second micro-batch on.
-    head = max(peak_head, 0) + (held if count > 1 else 0)
-    total = marks["peak"] - media - gradients
-    training = Training(
-        micro_batches=count, tokens=largest.layout.num_tokens, media=media, head=head, room=held,
-        extra=max(0, total - sum(kept.values()) - head), **kept,
-    )  # fmt: skip
-    del policy, largest
-    clear(model)
-    return training
+        gradients = sum(p.grad.nbytes for p in family.model.parameters() if p.grad is not None)
+        spare = policy.head.room._spare
+        room = 0 if spare is None else spare.nbytes
+    vision, language = marks["vision"] - marks["start"], marks["language"] - marks["vision"]
+    head = max(0, marks["head"] - marks["language"]) + (room if count > 1 else 0)
+    peak = marks["peak"] - media - gradients
+    clear(family.model)
+    return Training(
+        micro_batches=count,
+        tokens=largest.layout.num_tokens,
+        media=media,
+        vision=vision,
+        language=language,
+        head=head,
+        extra=max(0, peak - vision - language - head),
+        room=room,
+    )
 
 
 def _forward_backward(policy: Policy, batch: Batch, shadows: Shadows) -> dict[str, int]:
-    """Bytes live before, after the vision tower, after the language model, after the head; and the peak."""
+    """Bytes live at the start, after the vision tower, after the language model, after the head; and the peak."""
     shadows.restart()
-    marks = {"start": shadows.live}
+    marks = {"start": shadows.live, "vision": shadows.live}
     with _marked(policy, marks, shadows):
         out = policy(**batch.inputs, layout=batch.layout)
     marks["head"] = shadows.live
-    marks.setdefault("vision", marks["start"])
     (out["logp"] * batch.weight_N).sum().backward()
     marks["peak"] = shadows.peak
     return marks
@@ -104,7 +104,7 @@ def _forward_backward(policy: Policy, batch: Batch, shadows: Shadows) -> dict[st
 
 @contextmanager
 def _marked(policy: Policy, marks: dict[str, int], shadows: Shadows) -> Iterator[None]:
-    """Note what is live when the language model begins and when it ends."""
+    """Note what is live where the vision tower has ended and where the language model has."""
     inner: Any = policy.model.model
     language: nn.Module = inner.language_model
 
@@ -143,36 +143,35 @@ class Rollout:
 def rollout_phase(
     family: Family, prompt: Prompt, config: Config, *, prompts: int, rows: int, tokens: int, on_cpu: bool
 ) -> Rollout:
-    """`prompts` prompts like `prompt`, `rows` completions of `tokens` tokens for each, in turns of `engine.max_rows`."""
+    """`prompts` prompts like `prompt` with `rows` completions each of `tokens` tokens, `engine.max_rows` at once."""
     engine = HFEngine(family, max_rows=config.engine.max_rows, attention=config.model.attention)
-    packs = on_cpu and config.parallel.mixed_precision == "no" and config.model.dtype == "float32" and available()
-    packed = _linear_bytes(family) if packs else 0
     family.model.eval()
     shadows = Shadows()
     with shadows, torch.no_grad(), _autocast(config):
         batch = engine._batches(requests_of(shadow_prompt(prompt, shadows), prompts, rows))[0]
         media = shadows.live
         shadows.restart()
-        cache, hidden_BD = engine._prefill(batch, [len(request.seeds) for request in batch])
+        cache, _ = engine._prefill(batch, [len(request.seeds) for request in batch])
         prefill = shadows.peak - media
-        del hidden_BD
-        total = len(cache.prompt_of_row)
-        text = family.model.config.get_text_config()
-        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        room = -(-tokens // 64) * 64  # GroupKVCache grows by so many positions
-        like = cache.prompt_kv[0][0]
-        for _ in range(text.num_hidden_layers):
-            shape = (total, text.num_key_value_heads, room, size)
-            cache.own_kv.append((like.new_empty(shape), like.new_empty(shape)))
-        cache.length = tokens - 1
+        _fill(cache, tokens)
         kept = shadows.live - media
         shadows.restart()
-        position_R = torch.full((total,), prompt.next_position)
-        logits = engine._step(torch.zeros(total, dtype=torch.long), position_R, cache)
-        params = SamplingParams(temperature=config.engine.temperature, max_tokens=tokens)
-        draw(logits, torch.zeros(total), replace(params, temperature=params.temperature or 1.0), family.banned_ids)
+        total = len(cache.prompt_of_row)
+        logits = engine._step(torch.zeros(total, dtype=torch.long), torch.full((total,), prompt.next_position), cache)
+        params = SamplingParams(temperature=config.engine.temperature or 1.0, max_tokens=tokens)
+        draw(logits, torch.zeros(total), params, family.banned_ids)
         decoding = shadows.peak - media - kept
-    return Rollout(packed_weights=packed, cache=kept, prefill=prefill, decoding=decoding)
+    packs = on_cpu and config.parallel.mixed_precision == "no" and config.model.dtype == "float32" and available()
+    return Rollout(packed_weights=_linear_bytes(family) if packs else 0, cache=kept, prefill=prefill, decoding=decoding)
+
+
+def _fill(cache: GroupKVCache, tokens: int) -> None:
+    """Leave room for one token behind `tokens - 1` in every row, grown as the cache grows."""
+    like = cache.prompt_kv[0][0]
+    _, heads, _, size = like.shape
+    shape = (len(cache.prompt_of_row), heads, -(-tokens // GROWTH) * GROWTH, size)
+    cache.own_kv = [(like.new_empty(shape), like.new_empty(shape)) for _ in cache.prompt_kv]
+    cache.length = tokens - 1
 
 
 def clear(model: nn.Module) -> None:

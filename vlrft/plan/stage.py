@@ -193,9 +193,7 @@ class Planner:
         return low
 
     def _need(self, budget: int) -> int:
-        return self._needs(budget)
-
-    def _needs(self, budget: int) -> int:
+        """Bytes of a training step under another budget, beside what stays."""
         if budget not in self._known:
             train = self.config.train.model_copy(update={"micro_batch_tokens": budget})
             self._known[budget] = self.training(self.config.model_copy(update={"train": train})).total
