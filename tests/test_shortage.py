@@ -69,7 +69,10 @@ def test_an_allocation_that_fails_names_the_largest_group(config: Config) -> Non
 
 
 def test_a_rollout_names_the_largest_prompt_and_the_rows(config: Config) -> None:
-    with pytest.raises(OutOfMemoryError) as raised, enough_memory(config, "x", lambda: [prompt("a", 5), prompt("b", 9)]):
+    with (
+        pytest.raises(OutOfMemoryError) as raised,
+        enough_memory(config, "x", lambda: [prompt("a", 5), prompt("b", 9)]),
+    ):
         torch.empty(2**60)
     message = str(raised.value)
     assert "'b': a prompt of 9 tokens" in message
@@ -113,6 +116,8 @@ def test_a_real_step_without_memory_ends_in_that_message(recipe: Callable[..., d
         [sys.executable, "-c", _LIMITED, json.dumps(long)], capture_output=True, text=True, check=False, timeout=300
     )
     said = done.stdout.strip()
-    assert said.startswith("OutOfMemoryError True stage grpo, step 1, training: not enough memory ("), done.stderr[-2000:]
+    assert said.startswith("OutOfMemoryError True stage grpo, step 1, training: not enough memory ("), done.stderr[
+        -2000:
+    ]
     assert "12 completions of up to 160" in said
     assert "train.micro_batch_tokens (100000)" in said

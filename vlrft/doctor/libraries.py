@@ -85,7 +85,7 @@ PROBES = (
 )  # fmt: skip
 
 
-def tested_versions(name: str) -> dict[str, str]:
+def pinned_versions(name: str) -> dict[str, str]:
     """Versions by normalised name of `tested_cpu.txt` or `tested_cuda.txt`: constraints/ of the repository."""
     text = (importlib.resources.files("vlrft.doctor") / f"tested_{name}.txt").read_text(encoding="utf-8")
     pinned = (line.partition("#")[0].partition(";")[0].strip() for line in text.splitlines())
@@ -105,7 +105,7 @@ def installed(package: str) -> str | None:
 
 def versions(stack: str) -> Iterator[Finding]:
     """The libraries that vlrft itself asks for, and what is installed of its extras, against the tested versions."""
-    tested = tested_versions(stack)
+    tested = pinned_versions(stack)
     requirements = {normalised(r.name): r for r in _requirements()}
     for name, requirement in requirements.items():
         found = installed(name)
@@ -196,10 +196,8 @@ def run_code(code: str, seconds: float = SECONDS) -> tuple[str, str]:
 
 
 def _complaint(stderr: str) -> str:
-    """The line of a traceback that says what it was: the first that begins with an exception's name after the last
-    indented one."""
+    """What a traceback ends with, the first line of it: the one behind the source lines of the last frame."""
     lines = stderr.strip().splitlines()
-    frames = [i for i, line in enumerate(lines) if line.startswith((" ", "Traceback"))]
-    after = lines[frames[-1] + 1 :] if frames and frames[-1] + 1 < len(lines) else []
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt|Warning)\b", line)]
-    return (after or named[-1:] or lines[-1:] or [""])[0][:300]
+    frames = [i for i, line in enumerate(lines) if line.startswith('  File "')]
+    after = lines[frames[-1] + 1 :] if frames else lines[-1:]
+    return next((line for line in after if line and not line.startswith(" ")), "")[:300]

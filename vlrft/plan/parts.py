@@ -40,6 +40,8 @@ class Resident:
     """Sharded parameters that are put together for the layers at work (estimated: two layers and the output head);
     without sharding one bucket of gradients on its way between ranks."""
 
+    shards_gradients: bool
+
     @property
     def total(self) -> int:
         return self.parameters + self.gradients + self.optimizer + self.reference
@@ -83,6 +85,7 @@ def resident(model: nn.Module, config: Config, *, ranks: int, beta: float) -> Re
         gradients=trained // share("gradients"),
         optimizer=2 * trained // share("optimizer"),
         reference=every // share("parameters") if beta > 0 else 0,
+        shards_gradients=share("gradients") > 1,
         gathered=_gathered(model, trained, ranks, sharded=share("parameters") > 1),
     )
 

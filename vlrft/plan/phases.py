@@ -45,13 +45,14 @@ class Training:
     head: int
     """Kept by the output head: the softmax cache, or one chunk of logits."""
     extra: int
-    """What the peak holds beyond that: where checkpointing computes a layer anew, or a layer's backward pass."""
+    """What the peak holds beyond that and all gradients: a layer's backward pass, or a layer computed anew. Below 0
+    where a step is one micro-batch, whose peak comes before most gradients."""
     room: int
     """Logits that stay allocated until the next step."""
 
     @property
     def total(self) -> int:
-        """Without gradients and media."""
+        """Without media, and without gradients (all of them, see `extra`)."""
         return self.vision + self.language + self.head + self.extra
 
 
@@ -85,7 +86,7 @@ def training_phase(family: Family, demand: Demand, prompt: Prompt, config: Confi
         vision=vision,
         language=language,
         head=head,
-        extra=max(0, peak - vision - language - head),
+        extra=peak - vision - language - head,
         room=room,
     )
 

@@ -102,7 +102,10 @@ def _parts(stage: StagePlan) -> Iterator[tuple[str, int, str]]:
     yield "vision tower", training.vision, "kept for the backward pass"
     yield "language model", training.language, "kept for the backward pass, prompts once"
     yield "output head", training.head, "logits: softmax cache or one chunk"
-    yield "backward pass", training.extra, "beside that, at its largest moment"
+    if training.extra >= 0:
+        yield "backward pass", training.extra, "beside that, at its largest moment"
+    else:
+        yield "gradients to come", training.extra, "at the peak, before most of the backward pass"
     for what, rollout in (("rollout", stage.rollout), ("evaluation", stage.evaluation)):
         if rollout is not None:
             yield from _rollout_parts(what, rollout)
@@ -151,7 +154,7 @@ def _verdict(plan: Plan) -> str:
 
 
 def gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB // 10 else f"{size / 2**20:.1f} MiB"
+    return f"{size / GIB:.2f} GiB" if abs(size) >= GIB // 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _stage_json(stage: StagePlan) -> dict[str, Any]:

@@ -72,7 +72,9 @@ class StagePlan:
     def phases(self) -> dict[str, int]:
         """Peak of each phase; vLLM's share is there in all of them."""
         held = self.resident.total + self.media + (self.vllm.reserved if self.vllm is not None else 0)
-        peaks = {"training": held + self.resident.gathered + self.training.total}
+        # A shard of the gradients is less than what is not there yet at the peak.
+        late = min(0, self.training.extra) if self.resident.shards_gradients else 0
+        peaks = {"training": held + self.resident.gathered + max(0, self.training.total - late)}
         for name, rollout in (("rollout", self.rollout), ("evaluation", self.evaluation)):
             if rollout is not None:
                 peaks[name] = held + self.training.room + rollout.total
