@@ -25,12 +25,7 @@ from vlrft.types import Prompt
 aten = torch.ops.aten
 _UNINITIALISED = {aten.empty.memory_format, aten.empty_strided.default}
 """Factories whose values nothing can depend on. What other factories make stays real: it may become an index."""
-_INDEXED = {
-    aten.index.Tensor,
-    aten.index_put_.default,
-    aten.index_put.default,
-    aten._index_put_impl_.default,
-}
+_INDEXED = {aten.index.Tensor, aten.index_put.default}
 _READ = aten._local_scalar_dense.default
 
 
@@ -94,8 +89,8 @@ class Shadows(TorchDispatchMode):
         if func is _READ:
             return 1  # a check of values, such as "are all finite": yes
         target = (kwargs["out"] if "out" in kwargs else args[0]) if _writes(func) else None
-        if target is not None and not isinstance(target, Shadow):
-            return target  # values that nobody knows go into a real tensor; its shape stays
+        if target is not None and (target.numel() or not isinstance(target, Shadow)):
+            return target  # what is written over something keeps its shape and makes nothing
         if func in _INDEXED:
             args = (args[0], _positions(args[1]), *args[2:])
         meta_args, meta_kwargs = tree_map_only(Tensor, _meta, (args, kwargs))

@@ -19,6 +19,10 @@ _TRIES = 5
 """Micro-batch budgets that are counted in search of the largest that fits."""
 
 
+_ALIKE = 0.8
+"""Prompts whose lengths differ by less than this share make like micro-batches."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """What a plan is for."""
@@ -142,10 +146,10 @@ class Planner:
     def training(self, config: Config) -> Training:
         """Of micro-batches full of the longest or of the shortest prompts, whichever takes more."""
         budget = config.train.micro_batch_tokens
-        found = [
-            training_phase(self.family, self.demand, prompt, config, budget)
-            for prompt in {len(p.token_ids): p for p in (self.demand.shortest, self.demand.longest)}.values()
-        ]
+        prompts = [self.demand.longest]
+        if len(self.demand.shortest.token_ids) < _ALIKE * len(prompts[0].token_ids):
+            prompts.append(self.demand.shortest)
+        found = [training_phase(self.family, self.demand, prompt, config, budget) for prompt in prompts]
         return max(found, key=lambda training: training.total + training.media)
 
     def _rollout(self, config: Config, lengths: tuple[int, ...], prompts: int, rows: int) -> Rollout:
