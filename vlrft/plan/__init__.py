@@ -9,7 +9,10 @@ counted by running the trainer's own step and the engine's own prefill with tens
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vlrft.compose import Composed, stage_configs
+from vlrft.config import Config
 from vlrft.plan.demand import demand_of
 from vlrft.plan.report import Plan
 from vlrft.plan.shadow import Shadows, shadow_model
@@ -29,10 +32,11 @@ def plan(composed: Composed, *, gpus: int, memory: int | None = None, rows: int 
 
     Raises what is wrong with recipe, rows or model, naming it.
     """
-    stages = stage_configs(composed.config)
-    check_config(composed.config, stages)
-    family = load_processor(composed.config.model, composed.config)
     device = Device(gpus=gpus, memory=memory)
+    config = _runnable_here(composed.config, device)
+    stages = [replace(stage, config=_runnable_here(stage.config, device)) for stage in stage_configs(composed.config)]
+    check_config(config, stages)
+    family = load_processor(config.model, config)
     renderers: dict[str, Renderer] = {}
     demands = []
     for stage in stages:
@@ -42,3 +46,10 @@ def plan(composed: Composed, *, gpus: int, memory: int | None = None, rows: int 
     shadow_model(family.model, Shadows())
     planned = [Planner(family, stage, demand, device).plan() for stage, demand in zip(stages, demands, strict=True)]
     return Plan(recipe=composed.recipe_name, device=device, stages=tuple(planned))
+
+
+def _runnable_here(config: Config, device: Device) -> Config:
+    """A GPU's attention kernel may be planned for where there is none; `phases` counts it."""
+    if device.on_cpu or config.model.attention not in ("flex", "flash_varlen"):
+        return config
+    return config.model_copy(update={"model": config.model.model_copy(update={"attention": "auto"})})

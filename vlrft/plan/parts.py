@@ -41,6 +41,10 @@ class Resident:
     without sharding one bucket of gradients on its way between ranks."""
 
     shards_gradients: bool
+    on_host: int
+    """What `parallel.offload` keeps in host memory all the time; not in the parts above."""
+    away_in_rollouts: int
+    """Optimiser states that are on the host during rollouts (offload without DeepSpeed)."""
 
     @property
     def total(self) -> int:
@@ -80,11 +84,17 @@ def resident(model: nn.Module, config: Config, *, ranks: int, beta: float) -> Re
 
     every = sum(p.nbytes for p in model.parameters())
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    offload = str(getattr(config.parallel, "offload", "none"))
+    parameters, optimizer = every // share("parameters"), 2 * trained // share("optimizer")
+    hosted_optimizer = optimizer if offload != "none" and strategy.startswith("zero") else 0
+    hosted_parameters = parameters if offload == "all" and share("parameters") > 1 else 0
     return Resident(
-        parameters=every // share("parameters"),
+        parameters=parameters - hosted_parameters,
         gradients=trained // share("gradients"),
-        optimizer=2 * trained // share("optimizer"),
+        optimizer=optimizer - hosted_optimizer,
         reference=every // share("parameters") if beta > 0 else 0,
+        on_host=hosted_optimizer + hosted_parameters,
+        away_in_rollouts=optimizer if offload != "none" and not hosted_optimizer else 0,
         shards_gradients=share("gradients") > 1,
         gathered=_gathered(model, trained, ranks, sharded=share("parameters") > 1),
     )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlrft import attention
 from vlrft.config import Config
 from vlrft.engines.base import SamplingParams
 from vlrft.engines.cache import _GROW as GROWTH
@@ -20,6 +21,7 @@ from vlrft.engines.cache import GroupKVCache
 from vlrft.engines.hf import HFEngine
 from vlrft.engines.packed_linear import available
 from vlrft.engines.sampling import draw
+from vlrft.kernels import Kernel, PaddedKernel, VarlenKernel
 from vlrft.logprob import HeadOptions
 from vlrft.models.base import Family
 from vlrft.pack import Batch
@@ -56,11 +58,11 @@ class Training:
         return self.vision + self.language + self.head + self.extra
 
 
-def training_phase(family: Family, demand: Demand, prompt: Prompt, config: Config, budget: int) -> Training:
+def training_phase(family: Family, demand: Demand, prompt: Prompt, config: Config, *, on_cpu: bool) -> Training:
     """One optimiser step on prompts like `prompt`; `family.model` is a shadow (`shadow_model`)."""
     clear(family.model)
-    shadows = Shadows()
-    with shadows, _autocast(config):
+    shadows, budget = Shadows(), config.train.micro_batch_tokens
+    with shadows, _autocast(config), _kernel_of(config, on_cpu):
         batches = micro_batches(demand, shadow_prompt(prompt, shadows), family, budget)
         media, count = shadows.live, len(batches)
         largest = max(batches, key=lambda batch: batch.layout.num_tokens)
@@ -148,7 +150,7 @@ def rollout_phase(
     engine = HFEngine(family, max_rows=config.engine.max_rows, attention=config.model.attention)
     family.model.eval()
     shadows = Shadows()
-    with shadows, torch.no_grad(), _autocast(config):
+    with shadows, torch.no_grad(), _autocast(config), _kernel_of(config, on_cpu):
         batch = engine._batches(requests_of(shadow_prompt(prompt, shadows), prompts, rows))[0]
         media = shadows.live
         shadows.restart()
@@ -196,6 +198,26 @@ def _head_options(family: Family, config: Config) -> HeadOptions:
         cache_bytes=config.model.logprob_cache_mb * 2**20,
         accumulate_in_place=True,
     )
+
+
+@contextmanager
+def _kernel_of(config: Config, on_cpu: bool) -> Iterator[None]:
+    """Have the language model attend as it does on the planned device, where shadows say that they are on the CPU.
+
+    On a GPU that is the variable-length kernel in half precision and plain matrix products in float32
+    (`kernels.kernel_for`); FlexAttention keeps what the former does.
+    """
+    if on_cpu:
+        yield
+        return
+    half = config.parallel.mixed_precision == "bf16" or config.model.dtype == "bfloat16"
+    kernel: Kernel = VarlenKernel() if half else PaddedKernel(plain=True)
+    before = attention.kernel_for
+    attention.kernel_for = lambda *_: kernel
+    try:
+        yield
+    finally:
+        attention.kernel_for = before
 
 
 def _autocast(config: Config) -> Any:

@@ -98,6 +98,8 @@ def _parts(stage: StagePlan) -> Iterator[tuple[str, int, str]]:
         yield "reference policy", resident.reference, "objective.beta > 0"
     if resident.gathered:
         yield "gathered", resident.gathered, "parameters or gradients on their way between ranks (estimated)"
+    if resident.on_host:
+        yield "offloaded", resident.on_host, "host memory, not counted"
     yield "media", stage.media, "pixels of the prompts"
     yield "vision tower", training.vision, "kept for the backward pass"
     yield "language model", training.language, "kept for the backward pass, prompts once"

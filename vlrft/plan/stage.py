@@ -81,7 +81,7 @@ class StagePlan:
         peaks = {"training": held + self.resident.gathered + max(0, self.training.total - late)}
         for name, rollout in (("rollout", self.rollout), ("evaluation", self.evaluation)):
             if rollout is not None:
-                peaks[name] = held + self.training.room + rollout.total
+                peaks[name] = held - self.resident.away_in_rollouts + self.training.room + rollout.total
         return peaks
 
     @property
@@ -145,11 +145,11 @@ class Planner:
 
     def training(self, config: Config) -> Training:
         """Of micro-batches full of the longest or of the shortest prompts, whichever takes more."""
-        budget = config.train.micro_batch_tokens
         prompts = [self.demand.longest]
         if len(self.demand.shortest.token_ids) < _ALIKE * len(prompts[0].token_ids):
             prompts.append(self.demand.shortest)
-        found = [training_phase(self.family, self.demand, prompt, config, budget) for prompt in prompts]
+        on_cpu = self.device.on_cpu
+        found = [training_phase(self.family, self.demand, prompt, config, on_cpu=on_cpu) for prompt in prompts]
         return max(found, key=lambda training: training.total + training.media)
 
     def _rollout(self, config: Config, lengths: tuple[int, ...], prompts: int, rows: int) -> Rollout:
