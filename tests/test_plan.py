@@ -163,6 +163,7 @@ def test_vllm_takes_its_share_and_shows_how_many_tokens_fit(planned: Callable[..
     )
 
 
+@pytest.mark.slow
 def test_the_proposed_budget_fits_and_twice_as_much_does_not(planned: Callable[..., Plan]) -> None:
     work = {"engine": {"num_generations": 8, "max_completion_length": 40}, "eval": {"prompts_per_batch": 2}}
     least, most = only(planned(train={"micro_batch_tokens": 100}, **work)), only(planned(**work))
@@ -212,6 +213,7 @@ def test_a_folder_needs_no_weights(planned: Callable[..., Plan], recipe: Recipe,
     assert there.rollout == here.rollout
 
 
+@pytest.mark.slow
 def test_planning_leaves_nothing_in_memory(planned: Callable[..., Plan]) -> None:
     """Hundreds of times the tokens: the prediction grows, the process does not."""
     import resource
@@ -219,8 +221,8 @@ def test_planning_leaves_nothing_in_memory(planned: Callable[..., Plan]) -> None
     planned()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     large = planned(engine={"max_completion_length": 1000, "num_generations": 16}, train={"micro_batch_tokens": 10**6})
-    assert large.peak > 2**29
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18
+    assert large.peak > 2**28
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16
 
 
 def test_rows_that_cannot_be_shown_are_counted(recipe: Recipe) -> None:
@@ -254,7 +256,7 @@ def test_the_command_prints_writes_and_fails_where_it_does_not_fit(recipe: Recip
     assert stage["micro_batch_tokens"] == 200
     assert stage["prompts"] == 2
     assert stage["peaks"][stage["binds"]] == content["peak"]
-    done = CliRunner().invoke(app, [*asked, "--gpus", "1", "--gpu-mem", "0.55"])
+    done = CliRunner().invoke(app, [*asked, "--gpus", "1", "--gpu-mem", "0.545"])
     assert done.exit_code == 1
     assert "does not fit" in done.output
 

@@ -212,12 +212,13 @@ def _kernel_of(config: Config, on_cpu: bool) -> Iterator[None]:
         return
     half = config.parallel.mixed_precision == "bf16" or config.model.dtype == "bfloat16"
     kernel: Kernel = VarlenKernel() if half else PaddedKernel(plain=True)
-    before = attention.kernel_for
-    attention.kernel_for = lambda *_: kernel
+    module: Any = attention
+    chosen_here = module.kernel_for
+    module.kernel_for = lambda *_: kernel
     try:
         yield
     finally:
-        attention.kernel_for = before
+        module.kernel_for = chosen_here
 
 
 def _autocast(config: Config) -> Any:
