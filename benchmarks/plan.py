@@ -71,6 +71,8 @@ def compare(name: str, workload: Mapping[str, Any], folder: Path) -> list[Row]:
     made = plan(compose(str(path)), gpus=0)
     measured = run_side(path)
     predicted = made.peak / 2**20
+    said = f"{name}: predicted {predicted:.0f} MiB, measured {measured['peak']:.0f}, {made.stages[0].binds} binds"
+    print(said, file=sys.stderr, flush=True)
     return [
         row(name, "before_mib", [measured["before"]]),
         row(name, "predicted_mib", [predicted]),
