@@ -29,7 +29,7 @@ from vlrft.compose import compose
 from vlrft.plan import plan
 
 SMALL: dict[str, Any] = {**MODEL_136M, "vocab_size": 8192, "intermediate_size": 2048}
-"""43 M parameters."""
+"""49 M parameters."""
 EYES: dict[str, Any] = {
     **SMALL,
     "hidden_size": 384,
@@ -41,7 +41,7 @@ EYES: dict[str, Any] = {
     "vision_layers": 10,
     "vision_intermediate_size": 1536,
 }
-"""A tower larger than its language model: 63 M parameters."""
+"""A tower larger than its language model: 59 M parameters."""
 
 WORKLOADS: Mapping[str, dict[str, Any]] = {
     "long-completions": {"model": SMALL, "image": 84, "prompts": 2, "G": 8, "tokens": 384, "budget": 4096},
