@@ -12,6 +12,7 @@ import typer
 
 from vlrft import __version__
 from vlrft.cli_data import data_app
+from vlrft.cli_machine import doctor, plan
 from vlrft.cli_rewards import reward, rewards_app
 
 USER_ERRORS = frozenset(
@@ -44,6 +45,8 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(data_app, name="data")
 app.command()(reward)
+app.command()(doctor)
+app.command()(plan)
 
 Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.steps=200.")]
 

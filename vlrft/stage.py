@@ -111,6 +111,10 @@ class StageRun:
         self.rollouts.close()
         self.worker.judge.close()
 
+    def place(self, phase: str) -> str:
+        """Where the run is, in words."""
+        return f"stage {self.setup.name}, step {self.state.step + 1}, {phase}"
+
     def reseed(self, part: str) -> None:
         """Start the global generators anew for a part of a step. Ours take explicit seeds; a reward or model of the
         user's may not, and a resumed run that reads stored rollouts has not run it."""
