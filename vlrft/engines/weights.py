@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import tempfile
 import weakref
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlrft.engines.held_folder import held_folder
 from vlrft.models.base import Family
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -24,8 +24,8 @@ class WeightFolder:
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family)))
-        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.path, remove = held_folder("vlrft-weights-", _place(family))
+        self._remove = weakref.finalize(self, remove)
         family.processor.save_pretrained(self.path)
         config = copy.deepcopy(family.model.config)
         config.architectures = [type(family.model).__name__]
