@@ -45,8 +45,8 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     to = tmp_path / "deep" / "model"
     done = export_run(run, to, with_vllm=False)
     assert done.path == to
-    assert "68" not in done.checks[0] or "equal bit by bit" in done.checks[0]
-    assert "held-out rows" in done.checks[1]
+    assert "equal bit by bit in the files and as transformers loads them" in done.checks[0]
+    assert "greedy answers to 2 held-out rows: the same tokens in 2" in done.checks[1]
     assert done.checks[2] == "vLLM: not compared, as asked"
     names = {path.name for path in to.iterdir()}
     assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= names
@@ -92,7 +92,7 @@ def test_vllm_answers_like_the_run(scenes: Path, tmp_path: Path) -> None:
     model = {"tiny": {"hidden_size": 128, "num_layers": 2, "number_tokens": 60}}
     trained = vlrft.train(tiny_recipe(scenes, tmp_path / "run", model=model, train={"steps": 2}, eval={})).path
     done = export_run(trained, tmp_path / "model")
-    assert done.checks[2].startswith("vLLM, from raw images and text: the same tokens and log-probs in 2 greedy")
+    assert done.checks[2].startswith("vLLM: greedy answers to 2 held-out rows: the same tokens in 2, log-probs apart")
 
 
 @pytest.mark.slow
@@ -273,7 +273,9 @@ def test_a_run_with_adapters(run: Path, tmp_path: Path) -> None:
     names = {path.name for path in done.path.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "processor_config.json"} <= names
     assert "model.safetensors" not in names
-    assert done.checks[0].startswith("peft over the base model: the same tokens and log-probs in 2 greedy answers")
+    assert done.checks[0].startswith(
+        "peft over the base model: greedy answers to 2 held-out rows: the same tokens in 2"
+    )
     merged = export_run(adapted, tmp_path / "merged", merge=True, with_vllm=False)
     assert (merged.path / "model.safetensors").is_file()
     with pytest.raises(ExportError, match="an adapter keeps its type; add --merge"):

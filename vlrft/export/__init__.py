@@ -90,16 +90,15 @@ def _export_model(source: Source, folder: Path, dtype: str | None, *, with_vllm:
     questions = find_questions(source.config, family)
     own = run_answers(family, questions)
     plain = load_plain(folder)
-    _refuse_differing("plain transformers", own, plain_answers(plain, family, questions, own), family.model.dtype)
-    checks.append(f"plain transformers: {_said(questions)}")
+    theirs = plain_answers(plain, family, questions, own)
+    checks.append(_compared("plain transformers", questions, own, theirs, family.model.dtype))
     if not with_vllm:
         return [*checks, "vLLM: not compared, as asked"]
     del plain
-    theirs = vllm_answers(folder, family, questions, own)
-    if isinstance(theirs, str):
-        return [*checks, f"vLLM: not compared: {theirs}"]
-    _refuse_differing("vLLM", own, theirs, family.model.dtype)
-    return [*checks, f"vLLM, from raw images and text: {_said(questions)}"]
+    of_vllm = vllm_answers(folder, family, questions, own)
+    if isinstance(of_vllm, str):
+        return [*checks, f"vLLM: not compared: {of_vllm}"]
+    return [*checks, _compared("vLLM", questions, own, of_vllm, family.model.dtype)]
 
 
 def _export_adapter(source: Source, folder: Path) -> list[str]:
@@ -108,24 +107,26 @@ def _export_adapter(source: Source, folder: Path) -> list[str]:
     questions = find_questions(source.config, source.family)
     own = run_answers(source.family, questions)
     plain = load_with_adapter(source.config, folder)
-    _refuse_differing(
-        "peft over the base model", own, plain_answers(plain, source.family, questions, own), source.family.model.dtype
-    )
-    return [
-        f"peft over the base model: {_said(questions)}",
-        "vLLM: not compared: this is an adapter; --merge makes one",
-    ]
+    theirs = plain_answers(plain, source.family, questions, own)
+    said = _compared("peft over the base model", questions, own, theirs, source.family.model.dtype)
+    return [said, "vLLM: not compared: this is an adapter; --merge exports the whole model"]
 
 
-def _said(questions: Sequence[Question]) -> str:
-    return f"the same tokens and log-probs in {len(questions)} greedy answers to {questions[0].origin}"
-
-
-def _refuse_differing(who: str, own: Sequence[Answer], theirs: Sequence[Answer], dtype: torch.dtype) -> None:
+def _compared(
+    who: str, questions: Sequence[Question], own: Sequence[Answer], theirs: Sequence[Answer], dtype: torch.dtype
+) -> str:
+    """What was found equal, in a line. Raises ExportError for what is not."""
     if found := differences(own, theirs, dtype):
         raise ExportError(
             f"{who} does not answer like the run's own model, so nothing was exported:\n  " + "\n  ".join(found)
         )
+    pairs = list(zip(own, theirs, strict=True))
+    equal = sum(a.token_ids == b.token_ids for a, b in pairs)
+    gap = max(abs(x - y) for a, b in pairs for x, y in zip(a.logprobs, b.logprobs, strict=True))
+    return (
+        f"{who}: greedy answers to {len(pairs)} {questions[0].origin}: the same tokens in {equal}, log-probs apart by "
+        f"at most {gap:.1e}"
+    )
 
 
 def _refuse_place(to: Path) -> None:
