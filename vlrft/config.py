@@ -21,13 +21,16 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from vlrft.config_data import Block, DataConfig, MixtureEntry, OutputMode, RowsConfig, SourceConfig, VideoConfig
+from vlrft.config_model import AdapterConfig, HalfConfig, Selection
 
 __all__ = [
+    "AdapterConfig",
     "Block",
     "Config",
     "DataConfig",
     "EngineConfig",
     "EvalConfig",
+    "HalfConfig",
     "LogConfig",
     "MixtureEntry",
     "ModelConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "RewardsConfig",
     "RowsConfig",
     "SamplerConfig",
+    "Selection",
     "SourceConfig",
     "StageConfig",
     "TinyModelConfig",
@@ -85,6 +89,12 @@ class ModelConfig(Block):
     freeze_vision_tower: bool = False
     freeze_projector: bool = False
     freeze_language_model: bool = False
+    train_only: list[str | Selection] | None = None
+    """Which parameters learn: a list of part names, of patterns over parameter names (`*` for anything; a name without
+    one also stands for all below it) and of entries with `parts`, `layers`, `names` and `half`. One entry has to fit;
+    `freeze_*` holds besides. None = all. With `adapter` an adapter counts under the name of the weight it adapts."""
+    adapter: AdapterConfig | None = None
+    """Train low-rank adapters instead of the weights themselves; None = the weights."""
     gradient_checkpointing: bool = False
     logprob_chunk_size: int = Field(256, gt=0)
     """Completion tokens whose logits exist at once."""
@@ -95,6 +105,8 @@ class ModelConfig(Block):
     def _one_source(self) -> Self:
         if (self.model_name_or_path is None) == (self.tiny is None):
             raise ValueError("give exactly one of model.model_name_or_path and model.tiny")
+        if self.train_only == []:
+            raise ValueError("model.train_only is empty: nothing would learn; name what learns, or leave it out for all")
         return self
 
 
@@ -210,6 +222,13 @@ class ObjectiveConfig(Block):
     beta: float = Field(0.0, ge=0.0)
     """KL coefficient; 0 = no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    sync_ref_model: bool = False
+    """Let the reference follow the policy: ref = alpha * policy + (1 - alpha) * ref every `ref_model_sync_steps` steps.
+    False = the policy as the stage found it."""
+    ref_model_sync_steps: int = Field(512, gt=0)
+    """Steps of the stage, a rollout each (TRL counts optimiser steps)."""
+    ref_model_mixup_alpha: float = Field(0.6, gt=0.0, le=1.0)
+    """Share of the policy; 1 = the reference becomes the policy."""
     num_iterations: int = Field(1, gt=0)
     """Passes over one rollout."""
     minibatches: int = Field(1, gt=0)
@@ -218,6 +237,15 @@ class ObjectiveConfig(Block):
     """Leave completions that hit the length limit out of the loss (they stay in the group statistics)."""
     count_dropped_in_denominator: bool = False
     """Peers' behaviour: zero-spread groups keep counting in the loss denominator."""
+
+    @model_validator(mode="after")
+    def _reference_is_used(self) -> Self:
+        if self.sync_ref_model and self.beta == 0.0:
+            raise ValueError(
+                "objective.sync_ref_model needs a reference model, and objective.beta=0 has none: set beta, or leave "
+                "sync_ref_model out"
+            )
+        return self
 
 
 class TrainConfig(Block):
@@ -228,6 +256,9 @@ class TrainConfig(Block):
     steps: int = Field(100, ge=0)
     """Rollouts (GRPO) or batches (SFT)."""
     prompts_per_step: int = Field(8, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
+    """8-bit states, and states that move to the host's memory when the GPU's runs out (paged; CUDA only), come from
+    bitsandbytes."""
     learning_rate: float = Field(1e-6, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
     adam_beta1: float = 0.9

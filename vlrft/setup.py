@@ -27,6 +27,7 @@ from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
 from vlrft.log import UserError
 from vlrft.logprob import HeadOptions
+from vlrft.optim import check_optimizer, make_optimizer
 from vlrft.models import load_family
 from vlrft.models.base import Family
 from vlrft.policy import Policy
@@ -34,15 +35,15 @@ from vlrft.registry import UnknownNameError, resolve
 from vlrft.renderer import Renderer
 from vlrft.rewards.judge import Judge
 from vlrft.rollout import complaints_about, evaluation_judge, training_judge
+from vlrft.selection import describe, select
 from vlrft.splits import check_split, read_split, roles, source_key
-from vlrft.state import Counters, Schedule, TrainState, make_optimizer
+from vlrft.state import Counters, Schedule, TrainState
 from vlrft.types import Sample
 
 logger = logging.getLogger(__name__)
 
-FREEZE = ("freeze_vision_tower", "freeze_projector", "freeze_language_model")
 FIXED: dict[str, Any] = {
-    "model": {"model_name_or_path", "tiny", "dtype", "attention", "gradient_checkpointing"},
+    "model": {"model_name_or_path", "tiny", "dtype", "attention", "gradient_checkpointing", "adapter"},
     "data": {"min_pixels": True, "max_pixels": True, "video": {"min_pixels", "max_pixels", "total_pixels"}},
     "engine": {"name", "max_rows", "kwargs"},
     "parallel": None,
@@ -108,7 +109,7 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
     loaded = {key: read_split(config, role) for key, (config, role) in keys.items()}
     prepared = load_model(composed.config, composed.config.model)
     for stage in stages:
-        freeze(prepared.family, stage.config.model)
+        select(prepared.family, stage.config.model, stage.name)
         splits = {
             role: check_split(loaded[source_key(stage.config, role)], stage, role, prepared.renderer(stage.config))
             for role in roles(stage.config)
@@ -210,15 +211,6 @@ def _family(model: ModelConfig, config: Config) -> Family:
         raise UserError(f"model.model_name_or_path={name} cannot be loaded: {error}") from error
 
 
-def freeze(family: Family, model: ModelConfig) -> None:
-    """Let exactly those parts learn that the block says. Raises UserError when that leaves none."""
-    family.model.requires_grad_(True)
-    off = {key.removeprefix("freeze_"): getattr(model, key) for key in FREEZE}
-    family.freeze(vision_tower=off["vision_tower"], projector=off["projector"], language_model=off["language_model"])
-    if not any(p.requires_grad for p in family.model.parameters()):
-        raise UserError(f"every part of the model is frozen: set one of model.{', model.'.join(FREEZE)} to false")
-
-
 def start_stage(
     prepared: Prepared, setup: StageSetup, resumed: dict[str, Any] | None, before: Counters | None, run_dir: Path
 ) -> StageParts:
@@ -228,7 +220,8 @@ def start_stage(
     """
     config, family = setup.config, prepared.family
     set_seed(row_seed(config.train.seed, setup.name) % 2**32)
-    freeze(family, config.model)
+    select(family, config.model, setup.name)
+    logger.info("stage %s: %s", setup.name, describe(family.model))
     # What the stage before has trained and this one does not would keep its last gradient for ever.
     family.model.zero_grad(set_to_none=True)
     head = HeadOptions(
@@ -244,7 +237,7 @@ def start_stage(
     prepared.accelerator.free_memory()
     # As for evaluation: precision and device, but no DDP, since gradients are summed once per step (vlrft.dist).
     wrapped = prepared.accelerator.prepare_model(policy, evaluation_mode=True)
-    optimizer = prepared.accelerator.prepare_optimizer(make_optimizer(policy, config.train))
+    optimizer = prepared.accelerator.prepare_optimizer(make_optimizer(policy.model.parameters(), config.train))
     per_step = objective.steps_per_rollout if setup.kind == "grpo" else 1
     state = TrainState(
         accelerator=prepared.accelerator,

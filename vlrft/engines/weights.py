@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlrft.adapters import plain_state_dict
 from vlrft.models.base import Family
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -33,11 +34,14 @@ class WeightFolder:
         if family.model.generation_config is not None:
             family.model.generation_config.save_pretrained(self.path)
 
-    def write(self) -> Path:
-        """The current weights under their published names; returns the folder."""
+    def write(self, *, merged: bool = True) -> Path:
+        """The current weights under their published names; returns the folder.
+
+        merged: adapters are added to their weights, in copies; else they are left out.
+        """
         tensors: dict[str, Tensor] = {}
         written: set[int] = set()
-        for name, tensor in self.family.model.state_dict().items():
+        for name, tensor in plain_state_dict(self.family.model, merged=merged).items():
             if tensor.data_ptr() not in written:  # an output head that is also the embedding is stored once
                 written.add(tensor.data_ptr())
                 tensors[self.family.export_name(name)] = tensor.contiguous()
@@ -50,7 +54,12 @@ class WeightFolder:
 
 def _place(family: Family) -> str | None:
     """Shared memory if the weights fit there; None = the system's folder for temporary files."""
-    needed = _SPARE * sum(p.nbytes for p in family.model.parameters())
+    return shared_memory_for(sum(p.nbytes for p in family.model.parameters()))
+
+
+def shared_memory_for(size: int) -> str | None:
+    """Shared memory if `size` bytes fit there; None = the system's folder for temporary files."""
+    needed = _SPARE * size
     if SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > needed:
         return str(SHARED_MEMORY)
     return None
