@@ -20,10 +20,11 @@ from vlrft.log import UserError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks that vLLM can be started for."""
 _PEFT_PREFIX = "base_model.model."
 _INSIDE = re.compile(rf"\.(base_layer|lora_\w+\.{ADAPTER})(?=\.|$)")
 
@@ -69,10 +70,9 @@ def linear_names(model: Any, part_of: Callable[[str], str], parts: list[Any]) ->
     ]
 
 
-def adapted_layers(model: nn.Module) -> dict[str, LoraLayer]:
+def adapted_layers(model: nn.Module) -> dict[str, Any]:
     """The adapted layers below a module, by name; none where there are no adapters."""
-    layers: Any = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
-    return dict(layers)
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -95,8 +95,8 @@ def owner(name: str) -> str:
     return name[: found.start()] + ".weight"
 
 
-def merged_weight(layer: LoraLayer) -> Tensor:
-    """The layer's weight [out, in] with its adapter added, in the base weight's type (of 4 bits: the one before)."""
+def merged_weight(layer: Any) -> Tensor:
+    """An adapted layer's weight [out, in] with its adapter added, in the base weight's type (before its 4 bits)."""
     base = base_weight(layer)
     with torch.no_grad():
         merged: Tensor = base.float() + layer.get_delta_weight(ADAPTER).float()
@@ -106,8 +106,8 @@ def merged_weight(layer: LoraLayer) -> Tensor:
     return merged.to(base.dtype)
 
 
-def base_weight(layer: LoraLayer) -> Tensor:
-    """The layer's own weight [out, in], out of its 4 bits where it is quantised."""
+def base_weight(layer: Any) -> Tensor:
+    """An adapted layer's own weight [out, in], out of its 4 bits where it is quantised."""
     from peft.utils.integrations import dequantize_module_weight
 
     weight: Tensor = dequantize_module_weight(layer.get_base_layer()).detach()
@@ -132,6 +132,19 @@ def plain_state_dict(model: nn.Module, *, merged: bool = True) -> dict[str, Tens
     return state
 
 
+def state_to_keep(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint needs of the model: its state, of a model with adapters only theirs."""
+    state: dict[str, Tensor] = model.state_dict()
+    return {name: value for name, value in state.items() if not has_adapters(model) or is_adapter(name)}
+
+
+def load_kept_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put back what `state_to_keep` gave. Raises RuntimeError for the state of another model."""
+    lacking, unknown = model.load_state_dict(dict(state), strict=not has_adapters(model))
+    if unknown or any(is_adapter(name) for name in lacking):
+        raise RuntimeError(f"the saved state is of another model: {[*unknown, *lacking][0]} is in only one of them")
+
+
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The adapter under the names of peft's adapter_model.safetensors."""
     from peft import get_peft_model_state_dict
@@ -151,7 +164,9 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def is_blank(parameters: Mapping[str, Tensor]) -> bool:
-    """Whether adapters with these parameters change nothing: every B is zero, as at their start."""
+    """Whether adapters with these parameters surely change nothing: every B is zero, as at their start, and no DoRA."""
+    if any(".lora_magnitude_vector." in name for name in parameters):
+        return False
     return not any(bool(tensor.any()) for name, tensor in parameters.items() if ".lora_B." in name)
 
 
@@ -168,7 +183,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def hot_load_obstacle(config: AdapterConfig | None, max_rank: int) -> str | None:
+def hot_load_obstacle(config: AdapterConfig | None) -> str | None:
     """Why vLLM cannot load an adapter of this config by itself; None where it can."""
     if config is None:
         return "there is no adapter: model.adapter is not set"
@@ -179,10 +194,8 @@ def hot_load_obstacle(config: AdapterConfig | None, max_rank: int) -> str | None
         )
     if config.use_dora:
         return "vLLM has no DoRA (model.adapter.use_dora)"
-    if config.kind == "qlora":
-        return "vLLM would hold the 4-bit weights in full precision anyway, and adapters beside them (kind: qlora)"
-    if config.r > max_rank:
-        return f"vLLM takes ranks up to {max_rank} (model.adapter.r={config.r})"
+    if config.r > VLLM_RANKS[-1]:
+        return f"vLLM takes ranks up to {VLLM_RANKS[-1]} (model.adapter.r={config.r})"
     return None
 
 
@@ -204,6 +217,8 @@ def _quantise(model: nn.Module, names: list[str]) -> None:
             linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=small
         )
         small.bias = linear.bias
+        # On some CPUs bitsandbytes would repack weights in eval mode, with rounded scales: another model than in training.
+        small.support_avx512bf16_for_cpu = False
         model.set_submodule(name, small.to(linear.weight.device))
 
 

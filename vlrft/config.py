@@ -106,7 +106,9 @@ class ModelConfig(Block):
         if (self.model_name_or_path is None) == (self.tiny is None):
             raise ValueError("give exactly one of model.model_name_or_path and model.tiny")
         if self.train_only == []:
-            raise ValueError("model.train_only is empty: nothing would learn; name what learns, or leave it out for all")
+            raise ValueError(
+                "model.train_only is empty: nothing would learn; name what learns, or leave it out for all"
+            )
         return self
 
 

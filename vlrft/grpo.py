@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from vlrft.objectives import ADVANTAGES, LOSSES
 from vlrft.objectives.advantage import Advantage, Assigned, assign
 from vlrft.objectives.loss import ClipOptions, LossInputs, PolicyLossFn, total_loss
 from vlrft.pack import Batch
+from vlrft.reference import Reference
 from vlrft.registry import resolve
 from vlrft.types import FinishReason, Group
 
@@ -73,13 +75,16 @@ class Objective:
         gap = (old_logp_N - batch.behaviour_logp_N).abs() * batch.loss_mask_N
         return loss.value, {**loss.sums, "engine_gap": float(gap.sum())}
 
-    def annotate(self, batches: Sequence[Batch], policy: Any, reference: Any | None) -> None:
+    def annotate(self, batches: Sequence[Batch], policy: Any, reference: Reference | None) -> None:
         """Old and reference log-probs of every token, where the objective needs them."""
         if self.steps_per_rollout > 1:
+            was_training = policy.training
+            policy.eval()  # what was sampled had no dropout
             _add_logps(batches, policy, "old_logp_N")
+            policy.train(was_training)
         if self.config.beta > 0.0:
             assert reference is not None, "beta > 0 comes with a reference policy"
-            _add_logps(batches, reference, "ref_logp_N")
+            _add_logps(batches, partial(reference, policy), "ref_logp_N")
 
 
 def _add_logps(batches: Sequence[Batch], policy: Any, name: str) -> None:

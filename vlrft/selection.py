@@ -66,7 +66,9 @@ def learning(family: Family, model: ModelConfig, stage: str) -> set[str]:
             if model.train_only is None
             else "model.train_only and model.freeze_* leave no parameter that learns: change one of them"
         )
-    shared = {id(p) for name, p in family.model.named_parameters(remove_duplicate=False) if candidates.get(name) in chosen}
+    shared = {
+        id(p) for name, p in family.model.named_parameters(remove_duplicate=False) if candidates.get(name) in chosen
+    }
     return {name for name, parameter in family.model.named_parameters() if id(parameter) in shared}
 
 
@@ -100,7 +102,7 @@ def _places(family: Family) -> dict[str, Place]:
 def _chosen(entry: str | Selection, known: Sequence[Place], stage: str) -> set[str]:
     """Plain names that an entry of train_only stands for."""
     if isinstance(entry, str):
-        entry = Selection(parts=[entry]) if entry in PARTS else Selection(names=[entry])  # type: ignore[list-item]
+        entry = Selection(parts=[entry]) if entry in PARTS else Selection(names=[entry])
     found = [place for place in known if entry.parts is None or place.part in entry.parts]
     for pattern in entry.names or []:
         if not any(_fits(pattern, place.name) for place in known):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import set_seed
 
+from vlrft.adapters import hot_load_obstacle
 from vlrft.compose import Composed, ConfigError, Stage
 from vlrft.config import Config, ModelConfig
 from vlrft.data.mixture import sampler_settings
-from vlrft.data.problems import DataError, Skipped
+from vlrft.data.problems import Skipped
 from vlrft.data.samplers import SAMPLERS
 from vlrft.data.tasks import check_templates
 from vlrft.dist import World, own_state
@@ -27,10 +27,11 @@ from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
 from vlrft.log import UserError
 from vlrft.logprob import HeadOptions
-from vlrft.optim import check_optimizer, make_optimizer
 from vlrft.models import load_family
 from vlrft.models.base import Family
+from vlrft.optim import check_optimizer, make_optimizer
 from vlrft.policy import Policy
+from vlrft.reference import Reference, build_reference
 from vlrft.registry import UnknownNameError, resolve
 from vlrft.renderer import Renderer
 from vlrft.rewards.judge import Judge
@@ -95,7 +96,7 @@ class StageParts:
     engine: Engine
     judge: Judge
     objective: Objective
-    reference: Any | None
+    reference: Reference | None
     state: TrainState
 
 
@@ -138,6 +139,7 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
             ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
             if differing := [f"{block}.{key}" for key, value in ours.items() if theirs[key] != value]:
                 raise ConfigError(f"stage {stage.name!r} sets {differing[0]}, which is one for the whole run; move it")
+        check_learning(stage.config)
         check_templates(stage.config.data)
         Objective.build(stage.config.objective)
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
@@ -155,6 +157,21 @@ def check_attention(config: Config) -> None:
         raise ConfigError(f"model.attention={name} needs a CUDA device and parallel.cpu=false; leave it at auto")
     if name == "flash_varlen" and precision == "no" and config.model.dtype == "float32":
         raise ConfigError("model.attention=flash_varlen needs half precision; set parallel.mixed_precision=bf16")
+
+
+def check_learning(config: Config) -> None:
+    """Refuse adapters and optimisers that this machine or the engine cannot take. Raises UserError."""
+    check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
+    adapter, sync = config.model.adapter, config.engine.kwargs.get("adapter_sync")
+    if sync == "hot" and (obstacle := hot_load_obstacle(adapter)) is not None:
+        raise ConfigError(f"engine.kwargs.adapter_sync=hot: {obstacle}; set it to merged, or leave it at auto")
+    if adapter is None:
+        return
+    if all(getattr(config.model, f"freeze_{part}") for part in adapter.on):
+        raise ConfigError(f"model.adapter.on names only parts that model.freeze_* freezes: {', '.join(adapter.on)}")
+    for library in ("peft", "bitsandbytes") if adapter.kind == "qlora" else ("peft",):
+        if find_spec(library) is None:
+            raise ConfigError(f"model.adapter.kind={adapter.kind} needs {library}: pip install {library}")
 
 
 def start_world(config: Config) -> World:
@@ -180,7 +197,7 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         )
     family = _family(model, config)
     family.model.to(accelerator.device)
-    if config.model.dtype == "bfloat16":
+    if config.model.dtype == "bfloat16" and config.model.adapter is None:
         logger.warning(
             "model.dtype=bfloat16 keeps the weights themselves in bfloat16: updates below one part in 256 are rounded "
             "away; for bfloat16 compute on float32 weights set parallel.mixed_precision=bf16 and leave model.dtype"
@@ -251,10 +268,14 @@ def start_stage(
         policy_version=before.policy_version if before is not None else 0,
     )
     reference = None
-    if setup.kind == "grpo" and config.objective.beta > 0.0:
-        path = run_dir / f"reference-{setup.name}.pt"
-        reference = prepared.accelerator.prepare_model(
-            _reference(policy, path, prepared.world, must_exist=resumed is not None), evaluation_mode=True
+    if setup.kind == "grpo":
+        reference = build_reference(
+            policy,
+            config.objective,
+            run_dir / f"reference-{setup.name}.pt",
+            prepared.world,
+            step=resumed["state"]["counters"]["step"] if resumed is not None else 0,
+            hold=lambda copied: prepared.accelerator.prepare_model(copied, evaluation_mode=True),
         )
     judge = training_judge(config)
     if resumed is not None:
@@ -283,19 +304,3 @@ def _sampler(setup: StageSetup) -> Any:
         name, extra = sampler_settings(config.data.train, config.sampler.name)
         sampler_class = resolve(name, SAMPLERS, kind="sampler")
         return sampler_class(setup.samples, seed=config.train.seed, **{**extra, **config.sampler.kwargs})
-
-
-def _reference(policy: Policy, path: Path, world: World, *, must_exist: bool) -> Policy:
-    """A frozen copy of the policy as the stage first found it; kept in `path`, since a resumed stage has moved on."""
-    if world.is_main and not path.exists():
-        if must_exist:
-            raise DataError(f"{path} is missing: the reference policy of this stage is lost; start the run anew")
-        temporary = path.with_suffix(".tmp")
-        torch.save(policy.model.state_dict(), temporary)
-        os.replace(temporary, path)
-    world.barrier()
-    family = copy.copy(policy.family)
-    family.model = copy.deepcopy(policy.model).requires_grad_(False)
-    family.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    family.lm_head = family.model.lm_head
-    return Policy(family, policy.head_options, policy.attention)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft import checkpoint
+from vlrft.adapters import load_kept_state
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
 from vlrft.records import rollout_file, write_groups
@@ -84,7 +85,7 @@ def run_stages(
         counters = saved["state"]["counters"]
         first = saved["stage"]
         before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
-        prepared.family.model.load_state_dict(saved["state"]["model"])
+        load_kept_state(prepared.family.model, saved["state"]["model"])
         inside = saved if counters["step"] else None
     if resuming:
         # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
@@ -127,6 +128,8 @@ def run_stage(
                 _checkpoint(stage, index, writer)
                 raise UnreadableSampleError(_how_to_go_on(stage, error)) from error
             state.step, state.global_step = state.step + 1, state.global_step + 1
+            if parts.reference is not None:
+                parts.reference.after_step(state.step)
             row = {**_where(stage, "train"), **row, "skipped_steps": state.skipped_steps, **timers.collect()}
             writer.write(row)
             bar.update(state.step, row)
@@ -148,10 +151,20 @@ def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> Non
         state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
+        elif stage.reference is not None:
+            stage.reference.save()
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
         if stage.world.is_main:
             checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
+            _forget_references(stage)
         stage.world.barrier()
+
+
+def _forget_references(stage: StageRun) -> None:
+    """Delete those that only checkpoints needed which are gone."""
+    if stage.reference is not None:
+        oldest = int(checkpoint.complete(stage.folder.path)[0].name.split("-")[0])
+        stage.reference.forget(oldest - (stage.state.global_step - stage.state.step))
 
 
 def _how_to_go_on(stage: StageRun, error: Exception) -> str:

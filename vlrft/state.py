@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from vlrft.adapters import load_kept_state, state_to_keep
 from vlrft.config import TrainConfig
 from vlrft.data.samplers import Sampler
 from vlrft.dist import World
@@ -101,7 +102,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         counters = {name: getattr(self, name) for name in _COUNTERS}
         return {
-            "model": self.policy.model.state_dict(),
+            "model": state_to_keep(self.policy.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "sampler": self.sampler.state_dict(),
@@ -110,7 +111,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.model.load_state_dict(state["model"])
+        load_kept_state(self.policy.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.sampler.load_state_dict(state["sampler"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from accelerate.utils import set_seed
 
@@ -22,6 +21,7 @@ from vlrft.log import Timers, UserError
 from vlrft.models.base import PromptError
 from vlrft.pack import Batch, count, on_device, pack
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
+from vlrft.reference import Reference
 from vlrft.renderer import Rendered
 from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
@@ -46,7 +46,7 @@ class StageRun:
     state: TrainState
     worker: RolloutWorker
     objective: Objective
-    reference: Any | None
+    reference: Reference | None
     folder: RunFolder
     timers: Timers
     unscored_steps: int = 0

@@ -51,7 +51,7 @@ def _usable(weight: Tensor) -> bool:
 def enabled(packed: PackedLinears) -> Iterator[None]:
     """Inside, the packed forwards stand in for the modules' own (hooks on the modules still run)."""
     for module, forward in packed:
-        module.forward = forward  # type: ignore[method-assign, assignment]
+        module.forward = forward
     try:
         yield
     finally:

@@ -62,8 +62,9 @@ class VLLMEngine:
         """max_rows: completions decoded at once (`max_num_seqs`). max_model_len: prompt and completion, in tokens.
         dtype: of vLLM's weights; None = bfloat16 under `precision` bf16, else the model's own. canary_tolerance:
         largest difference of a token's log-prob from the trainer's; None = by dtype. adapter_sync: how an adapter comes
-        into vLLM: `merged` into the weights, `hot` by itself, `auto` = hot where vLLM can. settings: any other argument of
-        `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`, `tensor_parallel_size`.
+        into vLLM: `merged` into the weights, `hot` by itself, `auto` = hot where vLLM can and runs on a GPU. settings:
+        any other argument of `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`,
+        `tensor_parallel_size`.
 
         Raises ImportError, naming the extra, where vLLM is not installed.
         """

@@ -8,16 +8,13 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlrft.adapters import hot_load_obstacle, save_adapter
+from vlrft.adapters import VLLM_RANKS, hot_load_obstacle, save_adapter
 from vlrft.engines.weights import shared_memory_for
 from vlrft.models.base import Family
 
 if TYPE_CHECKING:
     from vllm import LLM
     from vllm.lora.request import LoRARequest
-
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks that vLLM can be started for."""
 
 
 class HotAdapter:
@@ -35,7 +32,7 @@ class HotAdapter:
     def settings(self) -> dict[str, Any]:
         """Arguments of `vllm.LLM`."""
         assert self.family.adapter is not None, "made for a model with an adapter"
-        rank = next(rank for rank in RANKS if rank >= self.family.adapter.r)
+        rank = next(rank for rank in VLLM_RANKS if rank >= self.family.adapter.r)
         return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": 1, "max_lora_rank": rank}
 
     def load(self, llm: LLM) -> None:
@@ -59,10 +56,16 @@ class HotAdapter:
 
 
 def hot_adapter(family: Family, sync: str) -> HotAdapter | None:
-    """For `engine.kwargs.adapter_sync`: None where weights are merged. Raises ValueError where `hot` cannot be."""
+    """For `engine.kwargs.adapter_sync`: None where weights are merged. Raises ValueError where `hot` cannot be.
+
+    auto merges on a CPU: vLLM's LoRA layers are slow there, and weights that are in memory anyway cost little to load.
+    """
     if sync not in ("auto", "merged", "hot"):
         raise ValueError(f"engine.kwargs.adapter_sync={sync!r}: give auto, merged or hot")
-    obstacle = hot_load_obstacle(family.adapter, RANKS[-1])
+    if family.adapter is None:
+        return None
+    obstacle = hot_load_obstacle(family.adapter)
     if sync == "hot" and obstacle is not None:
         raise ValueError(f"engine.kwargs.adapter_sync=hot: {obstacle}; use merged, which does what auto would do here")
-    return None if sync == "merged" or obstacle is not None else HotAdapter(family)
+    hot = sync == "hot" or (sync == "auto" and obstacle is None and family.model.device.type == "cuda")
+    return HotAdapter(family) if hot else None
