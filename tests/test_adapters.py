@@ -120,7 +120,7 @@ def test_packed_log_probs_and_gradients_are_those_of_pefts_model(
         if key in learning:
             assert parameter.grad is not None, key
             largest = float(expected[key].abs().max())
-            assert float((parameter.grad - expected[key]).abs().max()) < 1e-4 * largest, key
+            assert float((parameter.grad - expected[key]).abs().max()) <= 1e-4 * largest, key
         else:
             assert parameter.grad is None, f"no gradient is made of {key}"
 

@@ -217,7 +217,7 @@ def _quantise(model: nn.Module, names: list[str]) -> None:
             linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=small
         )
         small.bias = linear.bias
-        # On some CPUs bitsandbytes would repack weights in eval mode, with rounded scales: another model than in training.
+        # In eval mode some CPUs would repack weights with rounded scales: another model than the one that trains.
         small.support_avx512bf16_for_cpu = False
         model.set_submodule(name, small.to(linear.weight.device))
 
