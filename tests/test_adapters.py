@@ -90,12 +90,12 @@ def packed_logps(family: Family, scenes: list[Group]) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("qwen2_5_vl", {"on": ALL}),
-        ("qwen2_5_vl", {"on": ["language_model"], "checkpointing": True, "use_rslora": True}),
-        ("qwen2_5_vl", {"on": ["vision_tower", "language_model"], "use_dora": True}),
-        ("qwen2_vl", {"on": ALL}),
-        ("qwen3_vl", {"on": ALL}),
-        ("internvl", {"on": ALL}),
+        ("qwen2_5_vl", {"parts": ALL}),
+        ("qwen2_5_vl", {"parts": ["language_model"], "checkpointing": True, "use_rslora": True}),
+        ("qwen2_5_vl", {"parts": ["vision_tower", "language_model"], "use_dora": True}),
+        ("qwen2_vl", {"parts": ALL}),
+        ("qwen3_vl", {"parts": ALL}),
+        ("internvl", {"parts": ALL}),
     ],
 )
 def test_packed_log_probs_and_gradients_are_those_of_pefts_model(
@@ -127,7 +127,7 @@ def test_packed_log_probs_and_gradients_are_those_of_pefts_model(
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_merged_weights_are_the_same_model(dora: bool) -> None:
-    family = build(on=ALL, use_dora=dora)
+    family = build(parts=ALL, use_dora=dora)
     scenes = groups(family)
     plain, _ = build_tiny(tiny())
     merged = plain_state_dict(family.model)
@@ -156,7 +156,7 @@ def test_adapters_are_float32_and_start_alike_whatever_torch_drew_before() -> No
 def test_the_head_is_never_adapted_and_parts_are_kept_apart() -> None:
     for name in FAMILIES:
         for part in ALL:
-            family = build(name, on=[part])
+            family = build(name, parts=[part])
             layers = adapted_layers(family.model)
             assert layers
             assert {family.part_of(f"{layer}.weight") for layer in layers} == {part}
@@ -165,7 +165,7 @@ def test_the_head_is_never_adapted_and_parts_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_the_engine_of_the_trainer_samples_with_the_adapters(dora: bool) -> None:
-    family = build(on=ALL, use_dora=dora)
+    family = build(parts=ALL, use_dora=dora)
     prompt = make_prompt(family, "one", [(84, 56)])
     (completions,) = HFEngine(family).generate([Request(prompt=prompt, seeds=(1, 2, 3))], SamplingParams(max_tokens=9))
     group = make_group(prompt, [c.token_ids for c in completions])
@@ -178,7 +178,7 @@ def test_the_engine_of_the_trainer_samples_with_the_adapters(dora: bool) -> None
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_engines_are_given_merged_weights_under_published_names(name: str) -> None:
-    family = build(name, on=ALL)
+    family = build(name, parts=ALL)
     folder = WeightFolder(family)
     try:
         loaded, report = AutoModelForImageTextToText.from_pretrained(folder.write(), output_loading_info=True)
@@ -213,7 +213,7 @@ def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with adapters on all parts and dropout."""
     folder = tmp_path_factory.mktemp("adapters") / "run"
     threads = torch.get_num_threads()
-    path = vlrft.train(adapted(tiny_recipe(scenes, folder, **blocks()), on=ALL)).path
+    path = vlrft.train(adapted(tiny_recipe(scenes, folder, **blocks()), parts=ALL)).path
     torch.set_num_threads(threads)
     return path
 
@@ -273,14 +273,18 @@ def test_evaluating_a_run_with_adapters_takes_the_merged_model(finished: Path) -
     ("model", "engine", "message"),
     [
         (
-            {"adapter": {"on": ["vision_tower"]}},
+            {"adapter": {"parts": ["vision_tower"]}},
             {"kwargs": {"adapter_sync": "hot"}},
             r"leave out those on the vision",
         ),
         ({"adapter": {"use_dora": True}}, {"kwargs": {"adapter_sync": "hot"}}, r"vLLM has no DoRA"),
         ({"adapter": {"r": 1024}}, {"kwargs": {"adapter_sync": "hot"}}, r"ranks up to 512 .*adapter\.r=1024"),
         ({}, {"kwargs": {"adapter_sync": "hot"}}, r"model\.adapter is not set"),
-        ({"adapter": {"on": ["projector"]}, "freeze_projector": True}, {}, r"only parts that model\.freeze_\* freezes"),
+        (
+            {"adapter": {"parts": ["projector"]}, "freeze_projector": True},
+            {},
+            r"only parts that model\.freeze_\* freezes",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_early(

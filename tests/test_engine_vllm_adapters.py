@@ -89,9 +89,9 @@ def check(name: str, sync: str, **adapter: Any) -> None:
     ("name", "sync", "adapter"),
     [
         ("qwen2_5_vl", "hot", {"use_rslora": True}),
-        pytest.param("qwen2_5_vl", "merged", {"on": ALL, "use_dora": True}, marks=pytest.mark.slow),
+        pytest.param("qwen2_5_vl", "merged", {"parts": ALL, "use_dora": True}, marks=pytest.mark.slow),
         *[pytest.param(n, "hot", {}, marks=pytest.mark.slow) for n in ("qwen2_vl", "qwen3_vl", "internvl")],
-        *[pytest.param(n, "merged", {"on": ALL}, marks=pytest.mark.slow) for n in ("qwen3_vl", "internvl")],
+        *[pytest.param(n, "merged", {"parts": ALL}, marks=pytest.mark.slow) for n in ("qwen3_vl", "internvl")],
     ],
 )
 def test_vllm_samples_with_the_adapters_of_the_last_sync(name: str, sync: str, adapter: dict[str, Any]) -> None:
@@ -129,8 +129,8 @@ def test_the_folder_of_hot_adapters_goes_with_the_engine() -> None:
 @pytest.mark.parametrize(
     ("sync", "adapter", "message"),
     [
-        ("hot", {"on": ["language_model", "vision_tower"]}, r"would leave out those on the vision_tower"),
-        ("hot", {"on": ["projector"]}, r"language model only and would leave out those on the projector"),
+        ("hot", {"parts": ["language_model", "vision_tower"]}, r"would leave out those on the vision_tower"),
+        ("hot", {"parts": ["projector"]}, r"language model only and would leave out those on the projector"),
         ("hot", {"use_dora": True}, "vLLM has no DoRA"),
         ("warm", {}, "give auto, merged or hot"),
     ],
@@ -142,6 +142,6 @@ def test_what_vllm_cannot_load_is_refused(sync: str, adapter: dict[str, Any], me
 
 def test_auto_merges_where_vllm_cannot_or_runs_on_a_cpu() -> None:
     assert build("qwen2_5_vl", "auto")[1].hot is None
-    family, engine = build("qwen2_5_vl", "auto", on=ALL)
+    family, engine = build("qwen2_5_vl", "auto", parts=ALL)
     assert engine.hot is None
     assert trainer_logprobs(family, requests(family)[0].prompt, (1, 2))

@@ -158,7 +158,7 @@ def test_nothing_that_learns_is_refused(family: Family) -> None:
 
 
 def test_adapters_learn_under_the_names_of_their_weights() -> None:
-    adapter = AdapterConfig(r=2, on=["language_model", "vision_tower"])
+    adapter = AdapterConfig(r=2, parts=["language_model", "vision_tower"])
     made = load_family(block(adapter=adapter), DataConfig())
     some = learning(made, block(adapter=adapter, train_only=[{"layers": [1], "names": ["*.q_proj", "*.qkv"]}]), "grpo")
     assert some == {

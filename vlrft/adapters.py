@@ -30,7 +30,7 @@ _INSIDE = re.compile(rf"\.(base_layer|lora_\w+\.{ADAPTER})(?=\.|$)")
 
 
 def inject(model: nn.Module, part_of: Callable[[str], str], config: AdapterConfig, *, base_name: str | None) -> None:
-    """Adapt every linear layer of the parts `config.on` but the output head, in place; nothing else learns afterwards.
+    """Adapt every linear layer of the parts `config.parts` but the output head, in place; nothing else learns afterwards.
 
     part_of: part of a parameter, by name. base_name: where the base model came from, for the adapter's own config.
     The adapters are float32 whatever the model is. Raises UserError where peft or bitsandbytes is missing.
@@ -39,7 +39,7 @@ def inject(model: nn.Module, part_of: Callable[[str], str], config: AdapterConfi
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise UserError("model.adapter needs peft: pip install 'vlrft[peft]'") from error
-    names = linear_names(model, part_of, config.on)
+    names = linear_names(model, part_of, config.parts)
     model.requires_grad_(False)
     if config.kind == "qlora":
         _quantise(model, names)
@@ -187,10 +187,10 @@ def hot_load_obstacle(config: AdapterConfig | None) -> str | None:
     """Why vLLM cannot load an adapter of this config by itself; None where it can."""
     if config is None:
         return "there is no adapter: model.adapter is not set"
-    if others := [part for part in config.on if part != "language_model"]:
+    if others := [part for part in config.parts if part != "language_model"]:
         return (
             f"vLLM loads adapters of the language model only and would leave out those on the {' and '.join(others)} "
-            "(model.adapter.on)"
+            "(model.adapter.parts)"
         )
     if config.use_dora:
         return "vLLM has no DoRA (model.adapter.use_dora)"

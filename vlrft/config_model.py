@@ -23,7 +23,7 @@ class AdapterConfig(Block):
     """The update counts alpha / r times, alpha / sqrt(r) times with `use_rslora`."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Of the adapters' inputs while training. Rollouts, old and reference log-probs are computed without it."""
-    on: list[ModelPart] = Field(["language_model"], min_length=1)
+    parts: list[ModelPart] = Field(["language_model"], min_length=1)
     """Parts whose linear layers are adapted, all of them but the output head."""
     use_rslora: bool = False
     use_dora: bool = False

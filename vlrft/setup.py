@@ -167,8 +167,10 @@ def check_learning(config: Config) -> None:
         raise ConfigError(f"engine.kwargs.adapter_sync=hot: {obstacle}; set it to merged, or leave it at auto")
     if adapter is None:
         return
-    if all(getattr(config.model, f"freeze_{part}") for part in adapter.on):
-        raise ConfigError(f"model.adapter.on names only parts that model.freeze_* freezes: {', '.join(adapter.on)}")
+    if all(getattr(config.model, f"freeze_{part}") for part in adapter.parts):
+        raise ConfigError(
+            f"model.adapter.parts names only parts that model.freeze_* freezes: {', '.join(adapter.parts)}"
+        )
     for library in ("peft", "bitsandbytes") if adapter.kind == "qlora" else ("peft",):
         if find_spec(library) is None:
             raise ConfigError(f"model.adapter.kind={adapter.kind} needs {library}: pip install {library}")
