@@ -20,6 +20,7 @@ from vlrft.adapters import adapted_layers, adapters_off, is_adapter, owner, plai
 from vlrft.compose import ConfigError, compose, stage_configs
 from vlrft.config import AdapterConfig, DataConfig, ModelConfig, TinyModelConfig
 from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.canary import trainer_logprobs
 from vlrft.engines.hf import HFEngine
 from vlrft.engines.weights import WeightFolder
 from vlrft.log import UserError
@@ -336,6 +337,23 @@ def test_four_bit_weights_learn_and_are_merged(tmp_path: Path) -> None:
         logps = plain_logps(plain, family, make_group(prompt, [c.token_ids for c in completions]))
     for completion, expected_logps in zip(completions, logps, strict=True):
         assert completion.logprobs == pytest.approx(expected_logps.tolist(), abs=1e-4)
+
+
+@pytest.mark.gpu
+def test_four_bit_weights_on_cuda_are_merged_into_the_same_model() -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")
+    family = build(kind="qlora")
+    family.model.cuda()
+    plain, _ = build_tiny(tiny())
+    plain.load_state_dict(plain_state_dict(family.model))
+    plain.cuda()
+    prompt, tokens = make_prompt(family, "one", [(84, 56)]), (1, 2, 3)
+    ids = torch.tensor([[*prompt.token_ids, *tokens]])
+    inputs = {key: value.cuda() for key, value in family.library_inputs(prompt, ids).items()}
+    with torch.no_grad():
+        logits = plain(input_ids=ids.cuda(), attention_mask=torch.ones_like(ids).cuda(), **inputs).logits[0, -4:-1]
+    expected = logits.log_softmax(-1).gather(1, ids[0, -3:, None].cuda())[:, 0].tolist()
+    assert trainer_logprobs(family, prompt, tokens) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.slow

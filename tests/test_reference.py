@@ -169,6 +169,20 @@ def test_kl_starts_again_at_zero_after_a_refresh(stage: Stage, recipe: Any) -> N
         (run.folder.path / "reference-grpo.pt").unlink()
 
 
+def test_adapters_learn_under_bfloat16_compute(stage: Stage, recipe: Any) -> None:
+    run = stage(
+        objective={"beta": 0.1},
+        model=adapted(recipe, parts=["language_model", "projector", "vision_tower"]),
+        train={"learning_rate": 1e-2, "steps": 3},
+        parallel={"cpu": True, "mixed_precision": "bf16"},
+    )
+    kls = [training.grpo_step(run)["policy/kl"] for _ in range(3)]
+    assert kls[0] == 0.0
+    assert kls[2] > 0.0
+    adapters = [p for name, p in run.state.policy.model.named_parameters() if is_adapter(name)]
+    assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in adapters)
+
+
 def run_blocks(**objective: Any) -> dict[str, Any]:
     return {
         "stages": [{"kind": "sft", "train": {"steps": 1}}, {"kind": "grpo", "train": {"steps": 7}}],

@@ -30,7 +30,7 @@ _INSIDE = re.compile(rf"\.(base_layer|lora_\w+\.{ADAPTER})(?=\.|$)")
 
 
 def inject(model: nn.Module, part_of: Callable[[str], str], config: AdapterConfig, *, base_name: str | None) -> None:
-    """Adapt every linear layer of the parts `config.parts` but the output head, in place; nothing else learns afterwards.
+    """Adapt every linear layer of `config.parts` but the output head, in place; nothing else learns afterwards.
 
     part_of: part of a parameter, by name. base_name: where the base model came from, for the adapter's own config.
     The adapters are float32 whatever the model is. Raises UserError where peft or bitsandbytes is missing.

@@ -74,7 +74,8 @@ def learning(family: Family, model: ModelConfig, stage: str) -> set[str]:
 
 def describe(model: nn.Module) -> str:
     """`1,234 of 56,789 parameters learn (2.2 %)`; those of adapters count as parameters of the model."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    # Two 4-bit weights share a byte.
+    sizes = [(p.numel() * (1 if p.is_floating_point() else 2), p.requires_grad) for p in model.parameters()]
     total, learn = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
     return f"{learn:,} of {total:,} parameters learn ({100.0 * learn / total:.1f} %)"
 
