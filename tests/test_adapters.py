@@ -31,7 +31,7 @@ from vlrft.models.tiny import build_tiny
 from vlrft.pack import count, pack
 from vlrft.policy import Policy
 from vlrft.selection import select
-from vlrft.setup import check_config
+from vlrft.setup import check_config, check_learning
 from vlrft.testing import make_group, make_prompt, plain_logps, random_completions, tiny_recipe
 from vlrft.types import Group
 
@@ -294,7 +294,7 @@ def test_what_cannot_be_is_refused_early(
     made = recipe(engine=engine)
     composed = compose({**made, "model": {**made["model"], **model}})
     with pytest.raises(ConfigError, match=message):
-        check_config(composed.config, stage_configs(composed.config))
+        check_learning(composed.config)
 
 
 def test_an_adapter_is_one_for_the_run(recipe: Make) -> None:

@@ -15,11 +15,11 @@ from torch import nn
 
 import vlrft
 from vlrft import checkpoint
-from vlrft.compose import compose, stage_configs
+from vlrft.compose import compose
 from vlrft.config import TrainConfig
 from vlrft.log import UserError
 from vlrft.optim import make_optimizer
-from vlrft.setup import check_config
+from vlrft.setup import check_learning
 from vlrft.testing import tiny_recipe
 
 NEEDS = "bitsandbytes is not installed: pip install bitsandbytes"
@@ -71,7 +71,7 @@ def test_paged_ones_need_cuda_and_say_so_before_anything_is_loaded(name: str, re
     plain = name.removeprefix("paged_")
     composed = compose(recipe(train={"optimizer": name}))
     with pytest.raises(UserError, match=rf"train\.optimizer={name} needs a CUDA device.*use {plain}$"):
-        check_config(composed.config, stage_configs(composed.config))
+        check_learning(composed.config)
     with pytest.raises(UserError, match="needs a CUDA device"):
         make_optimizer(parameters(), TrainConfig(optimizer=name))
 
@@ -80,7 +80,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, recipe: Cal
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     composed = compose(recipe(train={"optimizer": "adamw_8bit"}))
     with pytest.raises(UserError, match=r"train\.optimizer=adamw_8bit needs bitsandbytes: pip install bitsandbytes"):
-        check_config(composed.config, stage_configs(composed.config))
+        check_learning(composed.config)
 
 
 def test_a_run_with_eight_bits_resumes_the_same(scenes: Path, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
     Raises what is wrong with config, files, samples, prompts, targets, rewards or model, naming it.
     """
     check_config(composed.config, stages)
+    for stage in stages:
+        check_learning(stage.config)
     keys = {source_key(s.config, role): (s.config, role) for s in stages for role in roles(s.config)}
     loaded = {key: read_split(config, role) for key, (config, role) in keys.items()}
     prepared = load_model(composed.config, composed.config.model)
@@ -139,7 +141,6 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
             ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
             if differing := [f"{block}.{key}" for key, value in ours.items() if theirs[key] != value]:
                 raise ConfigError(f"stage {stage.name!r} sets {differing[0]}, which is one for the whole run; move it")
-        check_learning(stage.config)
         check_templates(stage.config.data)
         Objective.build(stage.config.objective)
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
@@ -160,7 +161,8 @@ def check_attention(config: Config) -> None:
 
 
 def check_learning(config: Config) -> None:
-    """Refuse adapters and optimisers that this machine or the engine cannot take. Raises UserError."""
+    """Refuse adapters and optimisers that this machine or the engine cannot take: for training only, since what was
+    trained elsewhere may be evaluated here. Raises UserError."""
     check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
     adapter, sync = config.model.adapter, config.engine.kwargs.get("adapter_sync")
     if sync == "hot" and (obstacle := hot_load_obstacle(adapter)) is not None:
@@ -224,7 +226,7 @@ def _family(model: ModelConfig, config: Config) -> Family:
         raise UserError(f"model.model_name_or_path: no folder {name}; give a folder, or a hub id such as org/model")
     try:
         return load_family(model, config.data)
-    except UnknownNameError:
+    except (UnknownNameError, UserError):
         raise
     except (OSError, ValueError) as error:
         raise UserError(f"model.model_name_or_path={name} cannot be loaded: {error}") from error
