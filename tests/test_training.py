@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlrft
-from vlrft import training
+from vlrft import pipeline, training
 from vlrft.compose import compose
 from vlrft.config import TrainConfig
 from vlrft.grpo import Objective
@@ -61,10 +61,12 @@ def test_the_saved_model_is_a_plain_transformers_model(stage: Any, recipe: Any) 
     processor = AutoProcessor.from_pretrained(run.path / "model")
     from vlrft import checkpoint
 
-    state = checkpoint.load_latest(run.path)
-    assert state is not None
-    for name, weight in loaded.state_dict().items():
-        assert torch.equal(weight, state["state"]["model"][name]), name
+    saved = checkpoint.load_latest(run.path)
+    assert saved is not None
+    weights = dict(loaded.named_parameters())  # a tied one once
+    assert saved.names() == set(weights)
+    for name, weight in weights.items():
+        assert torch.equal(weight, saved.tensor(name)), name
     before = start_weights(recipe())
     assert any(not torch.equal(weight, before[name]) for name, weight in loaded.state_dict().items())
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
@@ -100,12 +102,13 @@ def test_frozen_parts_stay_and_stages_choose_their_own(recipe: Any) -> None:
     from vlrft import checkpoint
 
     first, second = (
-        torch.load(p / "state.pt", weights_only=False)["state"]["model"] for p in checkpoint.complete(run.path)
+        {name: saved.tensor(name) for name in saved.names()}
+        for saved in map(checkpoint.load, checkpoint.complete(run.path))
     )
     before = start_weights(recipe())
 
     def moved(old: Any, new: Any) -> set[bool]:
-        return {name.startswith("model.visual") for name in old if not torch.equal(old[name], new[name])}
+        return {name.startswith("model.visual") for name in new if not torch.equal(old[name], new[name])}
 
     assert moved(before, first) == {False}
     assert moved(first, second) == {True}
@@ -283,8 +286,8 @@ HERE = f"{Path(__file__)}:"
 
 def test_completions_that_no_reward_applies_to_leave_the_group(stage: Any) -> None:
     run = stage(rewards={"funcs": [{"func": f"{HERE}picky"}]})
-    _, rendered, _ = training.propose(run)
-    scored = training.collect(run, rendered)
+    rendered, _ = pipeline.render(run, pipeline.first_draw(run))
+    scored = pipeline.collect(run, pipeline.first_draw(run), rendered)
     kept = [r for group in scored.groups for r in group.rollouts]
     assert all(len(r.completion.text) % 2 == 0 for r in kept)
     assert 0 < len(kept) < 16
@@ -301,7 +304,7 @@ def test_nothing_scored_is_a_step_without_update(stage: Any) -> None:
 def test_weights_are_renormalised_over_the_rewards_that_apply(stage: Any) -> None:
     both = [{"func": "vlrft.testing:even_share", "weight": 0.25}, {"func": f"{HERE}never", "weight": 0.75}]
     run = stage(rewards={"funcs": both})
-    scored = training.collect(run, training.propose(run)[1])
+    scored = pipeline.collect(run, pipeline.first_draw(run), pipeline.render(run, pipeline.first_draw(run))[0])
     assert scored.unscored == 0
     for rollout in (r for group in scored.groups for r in group.rollouts):
         assert rollout.reward == rollout.score.parts["vlrft.testing:even_share"]

@@ -132,19 +132,6 @@ def plain_state_dict(model: nn.Module, *, merged: bool = True) -> dict[str, Tens
     return state
 
 
-def state_to_keep(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint needs of the model: its state, of a model with adapters only theirs."""
-    state: dict[str, Tensor] = model.state_dict()
-    return {name: value for name, value in state.items() if not has_adapters(model) or is_adapter(name)}
-
-
-def load_kept_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put back what `state_to_keep` gave. Raises RuntimeError for the state of another model."""
-    lacking, unknown = model.load_state_dict(dict(state), strict=not has_adapters(model))
-    if unknown or any(is_adapter(name) for name in lacking):
-        raise RuntimeError(f"the saved state is of another model: {[*unknown, *lacking][0]} is in only one of them")
-
-
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The adapter under the names of peft's adapter_model.safetensors."""
     from peft import get_peft_model_state_dict

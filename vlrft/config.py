@@ -136,6 +136,9 @@ class EngineConfig(Block):
     """Ban the end-of-sequence tokens: every completion has exactly `max_completion_length` tokens."""
     max_rows: int = Field(512, gt=0)
     """Completions decoded at once; more prompts than fit are decoded in turns."""
+    max_staleness: int = Field(0, ge=0)
+    """Steps that rollouts are made ahead of training, on the engine's own weights: they overlap, and each step learns
+    from samples of a policy so many steps old. 0 = strictly on-policy."""
     allow_truncated_sampling: bool = False
     """Permit top_p < 1 or top_k > 0 in training rollouts, whose log-probs the trainer then does not match."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -231,6 +234,14 @@ class ObjectiveConfig(Block):
     """Steps of the stage, a rollout each (TRL counts optimiser steps)."""
     ref_model_mixup_alpha: float = Field(0.6, gt=0.0, le=1.0)
     """Share of the policy; 1 = the reference becomes the policy."""
+    mismatch: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
+    """Weigh by pi_old / pi_behaviour where the engine's log-probs differ from the trainer's: capped at `mismatch_max`
+    (truncate), or 0 outside the bounds (mask); by token or by sequence (methods E.5)."""
+    mismatch_max: float = Field(2.0, gt=0.0)
+    mismatch_min: float | None = Field(None, ge=0.0)
+    """Lower bound of the masks; None = none."""
+    mismatch_sequence_ratio: Literal["product", "geometric_mean"] = "product"
+    """Ratio of a sequence, from its tokens' ratios."""
     num_iterations: int = Field(1, gt=0)
     """Passes over one rollout."""
     minibatches: int = Field(1, gt=0)
@@ -279,8 +290,16 @@ class TrainConfig(Block):
 
 
 class ParallelConfig(Block):
-    """Devices and precision."""
+    """Devices, precision, and how a model in training lies over the ranks."""
 
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
+    """What each rank holds: everything (`ddp`); the weights, and its part of the optimiser states (`zero1`), of the
+    gradients too (`zero2`); or a part of everything (`zero3`, `fsdp2`). zero* needs DeepSpeed."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """`optimizer`: optimiser states on the host, where zero* also updates them; under ddp and fsdp2 they are there
+    during rollouts only. `all`: the weights too (zero3, fsdp2)."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Laid over the DeepSpeed configuration that zero* makes: `{zero_optimization: {overlap_comm: true}}`."""
     mixed_precision: Literal["no", "bf16"] = "no"
     cpu: bool = False
     """Stay on the CPU where a GPU is at hand."""

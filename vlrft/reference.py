@@ -69,6 +69,11 @@ class Reference(ABC):
     @abstractmethod
     def _take(self, tensors: dict[str, Tensor]) -> None: ...
 
+    def settle(self, hold: Callable[[Policy], Any]) -> None:
+        """Once, when training has started: `hold` puts a policy of the reference's own where it runs
+        (`Strategy.hold`). One that runs in the training policy's modules needs nothing."""
+        return
+
     def after_step(self, step: int) -> None:
         """Refresh it if this step of the stage is one after which that is due: ref = alpha policy + (1 - alpha) ref."""
         if step == 0 or self._last_refresh(step) != step:
@@ -121,18 +126,20 @@ class FrozenCopy(Reference):
         start_file: Path,
         world: World,
         step: int,
-        hold: Callable[[Policy], Any],
         *,
         shares_frozen: bool = True,
     ) -> None:
-        """hold: puts it on its device (`Accelerator.prepare_model`). shares_frozen: parameters that do not learn are
-        the policy's own, not copies; not for strategies that cut parameters up."""
+        """shares_frozen: parameters that do not learn are the policy's own, not copies; not for strategies that cut
+        parameters up."""
         frozen = {id(p): p for p in policy.model.parameters() if not p.requires_grad} if shares_frozen else {}
         family = copy.copy(policy.family)
         family.model = copy.deepcopy(policy.model, dict(frozen)).requires_grad_(False).eval()
         family.lm_head = family.model.lm_head
         self.copy = Policy(family, policy.head_options, policy.attention)
+        self.held: Any = self.copy
         super().__init__(policy, objective, start_file, world, step)
+
+    def settle(self, hold: Callable[[Policy], Any]) -> None:
         self.held = hold(self.copy)
 
     def __call__(self, policy: Any, **inputs: Any) -> dict[str, Tensor]:
@@ -191,17 +198,12 @@ def standing_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Non
 
 
 def build_reference(
-    policy: Policy,
-    objective: ObjectiveConfig,
-    start_file: Path,
-    world: World,
-    *,
-    step: int,
-    hold: Callable[[Policy], Any],
+    policy: Policy, objective: ObjectiveConfig, start_file: Path, world: World, *, step: int, shares_frozen: bool = True
 ) -> Reference | None:
-    """The reference of a stage of which `step` steps are done; None with beta 0, which has none. See Reference."""
+    """The reference of a stage of which `step` steps are done, while the policy is whole; None with beta 0, which has
+    none. See Reference, FrozenCopy. Call its `settle` before its first use."""
     if objective.beta == 0.0:
         return None
     if has_adapters(policy.model):
         return OwnAdapters(policy, objective, start_file, world, step)
-    return FrozenCopy(policy, objective, start_file, world, step, hold)
+    return FrozenCopy(policy, objective, start_file, world, step, shares_frozen=shares_frozen)

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import set_seed
 
 from vlrft.adapters import hot_load_obstacle
+from vlrft.checkpoint import Saved
 from vlrft.compose import Composed, ConfigError, Stage
 from vlrft.config import Config, ModelConfig
 from vlrft.data.mixture import sampler_settings
@@ -37,6 +38,7 @@ from vlrft.renderer import Renderer
 from vlrft.rewards.judge import Judge
 from vlrft.rollout import complaints_about, evaluation_judge, training_judge
 from vlrft.selection import describe, select
+from vlrft.shard import SPREADS, build_strategy
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState
 from vlrft.types import Sample
@@ -80,6 +82,11 @@ class Prepared:
     """Everything that was left out of any split, for skipped.jsonl."""
     renderers: dict[str, Renderer]
     """By data block, so that stages with the same data share rendered prompts."""
+
+    def close(self) -> None:
+        """Stop what the engine has started: processes, and folders in shared memory."""
+        if hasattr(self.engine, "close"):
+            self.engine.close()
 
     def renderer(self, config: Config) -> Renderer:
         key = config.data.model_dump_json(exclude={"train", "eval"})
@@ -136,6 +143,7 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
 def check_config(config: Config, stages: Sequence[Stage]) -> None:
     """Resolve every name and build what is cheap to build, so that mistakes show before anything is loaded."""
     check_attention(config)
+    check_parallel(config)
     for stage in stages:
         for block, keys in FIXED.items():
             ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
@@ -144,10 +152,26 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
         check_templates(stage.config.data)
         Objective.build(stage.config.objective)
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
-        resolve(stage.config.engine.name, ENGINES, kind="engine")
+        engine = resolve(stage.config.engine.name, ENGINES, kind="engine")
+        check_staleness(stage.config, engine)
         training_judge(stage.config)
         if stage.config.data.eval is not None:
             evaluation_judge(stage.config)
+
+
+def check_staleness(config: Config, engine: Any) -> None:
+    """Refuse rollouts made ahead by an engine that samples from the trainer's own weights. Raises ConfigError."""
+    ahead = config.engine.max_staleness
+    if ahead and not hasattr(engine, "snapshot"):
+        raise ConfigError(
+            f"engine.max_staleness={ahead} needs an engine that samples while the trainer learns; "
+            f"engine.name={config.engine.name} does not: use engine.name=vllm_server, or engine.max_staleness=0"
+        )
+    if ahead and config.objective.mismatch == "none":
+        logger.warning(
+            "engine.max_staleness=%d with objective.mismatch=none: samples of an older policy are taken for the "
+            "current one's; leave objective.mismatch at token_truncate", ahead,
+        )  # fmt: skip
 
 
 def check_attention(config: Config) -> None:
@@ -164,6 +188,11 @@ def check_learning(config: Config) -> None:
     """Refuse adapters and optimisers that this machine or the engine cannot take: for training only, since what was
     trained elsewhere may be evaluated here. Raises UserError."""
     check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
+    if config.train.optimizer != "adamw" and config.parallel.strategy != "ddp":
+        raise ConfigError(
+            f"train.optimizer={config.train.optimizer} goes with parallel.strategy=ddp only, whose optimiser is whole; "
+            f"use adamw with {config.parallel.strategy}"
+        )
     adapter, sync = config.model.adapter, config.engine.kwargs.get("adapter_sync")
     if sync == "hot" and (obstacle := hot_load_obstacle(adapter)) is not None:
         raise ConfigError(f"engine.kwargs.adapter_sync=hot: {obstacle}; set it to merged, or leave it at auto")
@@ -176,6 +205,35 @@ def check_learning(config: Config) -> None:
     for library in ("peft", "bitsandbytes") if adapter.kind == "qlora" else ("peft",):
         if find_spec(library) is None:
             raise ConfigError(f"model.adapter.kind={adapter.kind} needs {library}: pip install {library}")
+
+
+def check_parallel(config: Config) -> None:
+    """Refuse what the strategy cannot do. Raises ConfigError."""
+    parallel = config.parallel
+    by_deepspeed, spread = parallel.strategy.startswith("zero"), parallel.strategy in SPREADS
+    if by_deepspeed and find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"parallel.strategy={parallel.strategy} needs DeepSpeed: pip install 'vlrft[deepspeed]', or use fsdp2"
+        )
+    if spread and config.engine.name == "hf":
+        raise ConfigError(
+            f"engine.name=hf samples from weights that no rank has under parallel.strategy={parallel.strategy}: set "
+            "engine.name=vllm_server, or parallel.strategy=zero2"
+        )
+    if spread and config.model.adapter is not None:
+        raise ConfigError(f"model.adapter does not go with parallel.strategy={parallel.strategy} yet; use zero2 or ddp")
+    if spread and config.objective.sync_ref_model:
+        raise ConfigError(
+            f"objective.sync_ref_model needs whole weights, which no rank has under parallel.strategy="
+            f"{parallel.strategy}; use zero2"
+        )
+    if parallel.offload == "all" and not spread:
+        raise ConfigError(f"parallel.offload=all needs parallel.strategy={' or '.join(SPREADS)}; set offload=optimizer")
+    if by_deepspeed and config.model.dtype != "float32":
+        raise ConfigError(
+            f"parallel.strategy={parallel.strategy} needs model.dtype=float32; for bfloat16 compute set "
+            "parallel.mixed_precision=bf16"
+        )
 
 
 def start_world(config: Config) -> World:
@@ -197,10 +255,12 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     world = start_world(config)
     if world.size > 1 and config.engine.name == "vllm":
         raise UserError(
-            "engine.name=vllm in several processes is not supported yet: use engine.name=hf, or one process"
+            "engine.name=vllm in several processes is not supported yet: use engine.name=vllm_server or hf, or one "
+            "process"
         )
     family = _family(model, config)
-    family.model.to(accelerator.device)
+    if config.parallel.strategy not in SPREADS:  # which move the model in parts
+        family.model.to(accelerator.device)
     if config.model.dtype == "bfloat16" and config.model.adapter is None:
         logger.warning(
             "model.dtype=bfloat16 keeps the weights themselves in bfloat16: updates below one part in 256 are rounded "
@@ -210,6 +270,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         engine = build_engine(
             config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
         )
+        if hasattr(engine, "join"):
+            engine.join(world)
     world.refuse_differing(family.model)
     return Prepared(
         accelerator=accelerator, world=world, family=family, engine=engine, stages=[], skipped=[], renderers={}
@@ -233,11 +295,12 @@ def _family(model: ModelConfig, config: Config) -> Family:
 
 
 def start_stage(
-    prepared: Prepared, setup: StageSetup, resumed: dict[str, Any] | None, before: Counters | None, run_dir: Path
+    prepared: Prepared, setup: StageSetup, resumed: Saved | None, before: Counters | None, run_dir: Path
 ) -> StageParts:
     """Build a stage's optimiser, sampler and judge over the current weights.
 
-    resumed: a checkpoint inside this stage, restored whole. before: how far the run was when the stage before ended.
+    resumed: a checkpoint inside this stage, whose weights the model has already. before: how far the run was when the
+    stage before ended.
     """
     config, family = setup.config, prepared.family
     set_seed(row_seed(config.train.seed, setup.name) % 2**32)
@@ -245,46 +308,41 @@ def start_stage(
     logger.info("stage %s: %s", setup.name, describe(family.model))
     # What the stage before has trained and this one does not would keep its last gradient for ever.
     family.model.zero_grad(set_to_none=True)
+    strategy = build_strategy(config, prepared.accelerator, prepared.world)
     head = HeadOptions(
         temperature=config.engine.temperature if setup.kind == "grpo" else 1.0,
         banned_ids=family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ()),
         chunk_size=config.model.logprob_chunk_size,
         cache_bytes=config.model.logprob_cache_mb * 2**20,
-        accumulate_in_place=True,
+        accumulate_in_place=strategy.in_place,
     )
     policy = Policy(family, head, config.model.attention)
     objective = Objective.build(config.objective)
-    # The stage before has let go of its optimiser; accelerate has not.
-    prepared.accelerator.free_memory()
-    # As for evaluation: precision and device, but no DDP, since gradients are summed once per step (vlrft.dist).
-    wrapped = prepared.accelerator.prepare_model(policy, evaluation_mode=True)
-    optimizer = prepared.accelerator.prepare_optimizer(make_optimizer(policy.model.parameters(), config.train))
+    reference = None
+    if setup.kind == "grpo":
+        step = resumed.state["state"]["counters"]["step"] if resumed is not None else 0
+        start_file = run_dir / f"reference-{setup.name}.pt"
+        reference = build_reference(
+            policy, config.objective, start_file, prepared.world,
+            step=step, shares_frozen=config.parallel.strategy not in SPREADS,
+        )  # fmt: skip
+    strategy.start(policy, lambda policy: make_optimizer(policy.model.parameters(), config.train))
+    if reference is not None:
+        reference.settle(strategy.hold)
     per_step = objective.steps_per_rollout if setup.kind == "grpo" else 1
     state = TrainState(
-        accelerator=prepared.accelerator,
         world=prepared.world,
-        policy=policy,
-        wrapped=wrapped,
-        optimizer=optimizer,
-        scheduler=Schedule(optimizer, config.train, config.train.steps * per_step),
+        strategy=strategy,
+        scheduler=Schedule(strategy.optimizer, config.train, config.train.steps * per_step),
         sampler=_sampler(setup),
         global_step=before.global_step if before is not None else 0,
         policy_version=before.policy_version if before is not None else 0,
     )
-    reference = None
-    if setup.kind == "grpo":
-        reference = build_reference(
-            policy,
-            config.objective,
-            run_dir / f"reference-{setup.name}.pt",
-            prepared.world,
-            step=resumed["state"]["counters"]["step"] if resumed is not None else 0,
-            hold=lambda copied: prepared.accelerator.prepare_model(copied, evaluation_mode=True),
-        )
     judge = training_judge(config)
     if resumed is not None:
-        state.load_state_dict(resumed["state"])
-        judge.load_state_dict(own_state(resumed["judges"], prepared.world))
+        strategy.load_states(resumed.optimizer_states)
+        state.load_state_dict(resumed.state["state"])
+        judge.load_state_dict(own_state(resumed.state["judges"], prepared.world))
     prepared.engine.sync(state.policy_version)
     return StageParts(
         renderer=prepared.renderer(config),

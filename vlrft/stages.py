@@ -5,20 +5,25 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlrft import checkpoint
-from vlrft.adapters import load_kept_state
+from vlrft.adapters import has_adapters, is_adapter
+from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
+from vlrft.models.base import Family
+from vlrft.pipeline import pipeline_of
 from vlrft.records import rollout_file, write_groups
 from vlrft.rollout import RolloutWorker
 from vlrft.runfolder import RunFolder
-from vlrft.setup import Prepared, prepare, start_stage, start_world
+from vlrft.setup import Prepared, StageSetup, prepare, start_stage, start_world
+from vlrft.stage import UNREADABLE, StageRun
 from vlrft.state import Counters
-from vlrft.training import STEPS, UNREADABLE, StageRun
+from vlrft.training import STEPS
 
 Evaluator = Callable[..., Any]
 """`eval.run.evaluate_samples`, handed in so that training does not depend on evaluation."""
@@ -56,7 +61,7 @@ def run(
         tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
         saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None, changed=changed)
         world.barrier()
-        with metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
+        with closing(prepared), metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
             run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
         summary = folder.finish(composed, prepared, time.perf_counter() - started)
         return Run(path=folder.path, summary=world.gather(summary)[0])
@@ -72,7 +77,7 @@ def metrics_writer(folder: RunFolder, *, tensorboard: bool) -> MetricsWriter:
 
 def run_stages(
     prepared: Prepared,
-    saved: dict[str, Any] | None,
+    saved: Saved | None,
     folder: RunFolder,
     writer: MetricsWriter,
     evaluator: Evaluator | None,
@@ -82,10 +87,11 @@ def run_stages(
     """Every stage that `saved`, the newest checkpoint of a resumed run, has not finished."""
     first, before, inside = 0, Counters(), None
     if saved is not None:
-        counters = saved["state"]["counters"]
-        first = saved["stage"]
+        counters = saved.state["state"]["counters"]
+        first = saved.state["stage"]
         before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
-        load_kept_state(prepared.family.model, saved["state"]["model"])
+        _refuse_other_stages([setup.name for setup in prepared.stages], saved)
+        saved.load_weights(prepared.family.model, kept_names(prepared.family))
         inside = saved if counters["step"] else None
     if resuming:
         # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
@@ -98,7 +104,7 @@ def run_stages(
 def run_stage(
     prepared: Prepared,
     index: int,
-    resumed: dict[str, Any] | None,
+    resumed: Saved | None,
     before: Counters,
     folder: RunFolder,
     writer: MetricsWriter,
@@ -106,30 +112,47 @@ def run_stage(
 ) -> Counters:
     """All steps of one stage, from the checkpoint `resumed` inside it or from its start; ends with a checkpoint."""
     setup = prepared.stages[index]
+    with closing(open_stage(prepared, setup, resumed, before, folder)) as stage:
+        if index == 0 and stage.state.step == 0:
+            _evaluate(stage, writer, evaluator)
+        _steps(stage, index, writer, evaluator)
+        _checkpoint(stage, index + 1, writer)
+        stage.state.strategy.release()
+    return Counters(global_step=stage.state.global_step, policy_version=stage.state.policy_version)
+
+
+def open_stage(
+    prepared: Prepared, setup: StageSetup, resumed: Saved | None, before: Counters | None, folder: RunFolder
+) -> StageRun:
+    """A stage that is ready for its next step; close it at the end."""
     timers = Timers()
     parts = start_stage(prepared, setup, resumed, before, folder.path)
     worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
     stage = StageRun(
-        setup=setup, state=parts.state, worker=worker, objective=parts.objective,
-        reference=parts.reference, folder=folder, timers=timers,
+        setup=setup, state=parts.state, worker=worker, objective=parts.objective, reference=stage.reference,
+        folder=folder, timers=timers, world=prepared.world,
     )  # fmt: skip
-    state, train, every = parts.state, setup.config.train, setup.config.eval.every
-    if index == 0 and state.step == 0:
-        _evaluate(stage, writer, evaluator)
-    shows = setup.config.log.progress and prepared.world.is_main
+    if resumed is not None:
+        stage.load_waiting(resumed.state["waiting"])
+    stage.rollouts = pipeline_of(stage)
+    return stage
+
+
+def _steps(stage: StageRun, index: int, writer: MetricsWriter, evaluator: Evaluator | None) -> None:
+    setup, state, timers = stage.setup, stage.state, stage.timers
+    train, every = setup.config.train, setup.config.eval.every
+    shows = setup.config.log.progress and stage.world.is_main
     with Progress(setup.name, total=train.steps, done=state.step, enabled=shows) as bar:
         while state.step < train.steps:
-            drawn = state.sampler.state_dict()
             try:
                 with timers("step"):
                     row = STEPS[setup.kind](stage)
             except UNREADABLE as error:
-                state.sampler.load_state_dict(drawn)
                 _checkpoint(stage, index, writer)
                 raise UnreadableSampleError(_how_to_go_on(stage, error)) from error
             state.step, state.global_step = state.step + 1, state.global_step + 1
-            if parts.reference is not None:
-                parts.reference.after_step(state.step)
+            if stage.reference is not None:
+                stage.reference.after_step(state.step)
             row = {**_where(stage, "train"), **row, "skipped_steps": state.skipped_steps, **timers.collect()}
             writer.write(row)
             bar.update(state.step, row)
@@ -138,26 +161,42 @@ def run_stage(
                 _evaluate(stage, writer, evaluator)
             if not last and train.save_steps and state.step % train.save_steps == 0:
                 _checkpoint(stage, index, writer)
-    _checkpoint(stage, index + 1, writer)
-    worker.judge.close()
-    return Counters(global_step=state.global_step, policy_version=state.policy_version)
+
+
+def _refuse_other_stages(names: list[str], saved: Saved) -> None:
+    """Raise CheckpointError where the stage that wrote a checkpoint is not where it would be in this recipe."""
+    after = saved.state["stage"]
+    if saved.state["of"] not in names[max(0, after - 1) : after + 1]:
+        raise CheckpointError(
+            f"{saved.path} is of another recipe: stage {saved.state['of']!r} wrote it, the stages here are "
+            f"{', '.join(names)}; resume it in the folder of its own run"
+        )
 
 
 def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> None:
     """`stage_index`: where to go on; the stage after this one when this one is finished."""
+    stage.rollouts.drain(stage)
     with stage.timers("save"):
         writer.sync()
-        state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
+        state: dict[str, Any] = {"stage": stage_index, "of": stage.setup.name, "state": stage.state.state_dict()}
+        state["waiting"] = stage.waiting_state()
         state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
         elif stage.reference is not None:
             stage.reference.save()
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
+        names, keep = kept_names(stage.state.policy.family), stage.config.train.keep_checkpoints
+        entries = (entry for entry in stage.state.strategy.entries() if names is None or entry[0] in names)
+        checkpoint.save(stage.folder.path, name, state, entries, keep=keep, world=stage.world)
         if stage.world.is_main:
-            checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
             _forget_references(stage)
-        stage.world.barrier()
+
+
+def kept_names(family: Family) -> set[str] | None:
+    """Of what a checkpoint holds of the model: the adapters, or everything (None)."""
+    names = {name for name, _ in family.model.named_parameters() if is_adapter(name)}
+    return names if has_adapters(family.model) else None
 
 
 def _forget_references(stage: StageRun) -> None:
@@ -188,6 +227,7 @@ def _evaluate(stage: StageRun, writer: MetricsWriter, evaluator: Evaluator | Non
     samples = stage.setup.held_out
     if evaluator is None or not samples:
         return
+    stage.rollouts.drain(stage)
     start = time.perf_counter()
     results = evaluator(samples, stage.config, stage.worker.renderer, stage.worker.engine, stage.world)
     seconds = time.perf_counter() - start

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -23,9 +24,10 @@ _SPARE = 1.1
 class WeightFolder:
     """A checkpoint in the published form (config, tokenizer, processor, safetensors), written anew at every sync."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, parent: Path | None = None) -> None:
+        """parent: where the folder is made; None = shared memory if the weights fit there."""
         self.family = family
-        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family)))
+        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family) if parent is None else parent))
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         family.processor.save_pretrained(self.path)
         config = copy.deepcopy(family.model.config)
@@ -37,19 +39,37 @@ class WeightFolder:
     def write(self, *, merged: bool = True) -> Path:
         """The current weights under their published names; returns the folder.
 
-        merged: adapters are added to their weights, in copies; else they are left out.
+        merged: adapters are added to their weights, in copies; else they are left out. Where weights are spread over
+        ranks this is collective: ranks that do not write call `attend_write`.
         """
-        tensors: dict[str, Tensor] = {}
-        written: set[int] = set()
-        for name, tensor in plain_state_dict(self.family.model, merged=merged).items():
-            if tensor.data_ptr() not in written:  # an output head that is also the embedding is stored once
-                written.add(tensor.data_ptr())
-                tensors[self.family.export_name(name)] = tensor.contiguous()
+        named = _tensors(self.family, merged=merged)
+        tensors = {self.family.export_name(name): tensor.contiguous() for name, tensor in named}
         save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
         return self.path
 
     def close(self) -> None:
         self._remove()
+
+
+def attend_write(family: Family) -> None:
+    """This rank's part of another's `WeightFolder.write`."""
+    if family.spread is not None:
+        for _ in family.spread.tensors():
+            pass
+
+
+def _tensors(family: Family, *, merged: bool) -> Iterator[tuple[str, Tensor]]:
+    """An output head that is also the embedding comes once."""
+    if family.spread is not None:
+        # Whole ones are gone at the next, unless copied; the folder's memory is the host's.
+        yield from ((name, tensor.to("cpu", copy=True)) for name, tensor in family.spread.tensors())
+        return
+    written: set[int] = set()
+    state = plain_state_dict(family.model, merged=merged)  # held: addresses of what is freed would come again
+    for name, tensor in state.items():
+        if tensor.data_ptr() not in written:
+            written.add(tensor.data_ptr())
+            yield name, tensor
 
 
 def _place(family: Family) -> str | None:

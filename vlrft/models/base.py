@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -38,6 +38,16 @@ class MediaItem:
     """`media_digest` of what the tower gets: the key of an engine's caches."""
 
 
+class Spread(Protocol):
+    """Weights in parts. To ask for anything is collective: all ranks do, at the same time."""
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor of the model whole, one by one, a tied one once; gone at the next."""
+
+    def logprobs(self, prompt: Prompt | None, token_ids: Sequence[int]) -> list[float]:
+        """Log-probs of a completion's tokens at temperature 1 and without bans; [] without a prompt."""
+
+
 class Family(Protocol):
     """Both directions between samples and a model's tokens, for one loaded model."""
 
@@ -48,6 +58,8 @@ class Family(Protocol):
     banned_ids: tuple[int, ...]
     """Vision special tokens: never sampled, probability 0 in the trainer too. A sampled one would break the next
     forward ("Image features and image tokens do not match")."""
+    spread: Spread | None
+    """Who has the weights while they are spread over the ranks (`vlrft.shard`); `model` is empty then."""
     stop_ids: tuple[int, ...]
     """Tokens that end a completion; the first is the one a reference answer ends with."""
     lm_head: nn.Linear
@@ -98,6 +110,13 @@ class Family(Protocol):
 
     def media_items(self, prompt: Prompt) -> list[MediaItem]:
         """The prompt's media one by one, in the order in which it shows them, under the names that vLLM takes."""
+
+    def media_runs(self, prompt: Prompt) -> list[MediaItem]:
+        """`media_items` for an engine that takes an item's first token and their number, and no mask.
+
+        Every unbroken run of vision tokens is an item: a video that text breaks up comes as one image per run, which
+        its tower sees one by one in any case.
+        """
 
     def blank_media(self) -> dict[str, Tensor]:
         """The smallest input that the vision tower takes, on the model's device."""

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vlrft.config import AdapterConfig, VideoConfig
 from vlrft.logprob import embed
-from vlrft.models.base import MediaItem, PromptError
+from vlrft.models.base import MediaItem, PromptError, Spread
 from vlrft.types import Clip, MediaPart, MediaShape, Part, Prompt, TextPart
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class ChatFamily(ABC):
     """Tokens that stand for vision features, one each; their features come from `tower` in this order."""
     vision_tokens: tuple[str, ...]
     """Every special token around and for media: no completion may hold one."""
+    spread: Spread | None = None
 
     def __init__(
         self,
@@ -248,6 +249,35 @@ class ChatFamily(ABC):
             MediaItem(kind=kind, start=start, is_vision=mask, rows=rows, about=about, digest=prompt.media_digests[i])
             for i, kind, start, mask, (rows, about) in zip(order, kinds, starts, masks, tensors, strict=True)
         ]
+
+    def media_runs(self, prompt: Prompt) -> list[MediaItem]:
+        return [run for item in self.media_items(prompt) for run in self._runs(item)]
+
+    def _runs(self, item: MediaItem) -> list[MediaItem]:
+        edges = [
+            i for i, (before, here) in enumerate(itertools.pairwise((False, *item.is_vision, False))) if before != here
+        ]
+        places = [
+            (item.start + first, (True,) * (end - first)) for first, end in zip(edges[::2], edges[1::2], strict=True)
+        ]
+        if len(places) == 1:
+            return [replace(item, start=places[0][0], is_vision=places[0][1])]
+        parts = {name.removesuffix("_videos"): rows.chunk(len(places)) for name, rows in item.rows.items()}
+        return [
+            MediaItem(
+                kind="image",
+                start=start,
+                is_vision=mask,
+                rows={name: chunks[i] for name, chunks in parts.items()},
+                about=self.about_frame(item.about),
+                digest=f"{item.digest}-{i}",
+            )
+            for i, (start, mask) in enumerate(places)
+        ]
+
+    @abstractmethod
+    def about_frame(self, about: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`MediaItem.about` of one run of a video's tokens as an image, from the video's own."""
 
     @abstractmethod
     def split_media(
