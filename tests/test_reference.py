@@ -56,8 +56,7 @@ def synced(**settings: Any) -> dict[str, Any]:
 
 
 def some_batches(run: Any) -> list[Any]:
-    _, rendered, _ = training.propose(run)
-    scored = training.collect(run, rendered)
+    scored = run.rollouts.next(run).scored
     batches = training.pack_step(run, training.Minibatch(groups=scored.groups))
     assert batches
     return batches

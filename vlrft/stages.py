@@ -129,7 +129,7 @@ def open_stage(
     parts = start_stage(prepared, setup, resumed, before, folder.path)
     worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
     stage = StageRun(
-        setup=setup, state=parts.state, worker=worker, objective=parts.objective, reference=stage.reference,
+        setup=setup, state=parts.state, worker=worker, objective=parts.objective, reference=parts.reference,
         folder=folder, timers=timers, world=prepared.world,
     )  # fmt: skip
     if resumed is not None:
