@@ -15,6 +15,7 @@ import torch
 
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import TOLERANCES, Canary
+from vlrft.engines.vllm_adapter import hot_adapter
 from vlrft.engines.vllm_inputs import engine_input
 from vlrft.engines.vllm_shared import (
     SETTINGS,
@@ -55,12 +56,15 @@ class VLLMEngine:
         max_model_len: int = 8192,
         dtype: str | None = None,
         canary_tolerance: float | None = None,
+        adapter_sync: str = "auto",
         **settings: Any,
     ) -> None:
         """max_rows: completions decoded at once (`max_num_seqs`). max_model_len: prompt and completion, in tokens.
         dtype: of vLLM's weights; None = bfloat16 under `precision` bf16, else the model's own. canary_tolerance:
-        largest difference of a token's log-prob from the trainer's; None = by dtype. settings: any other argument of
-        `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`, `tensor_parallel_size`.
+        largest difference of a token's log-prob from the trainer's; None = by dtype. adapter_sync: how an adapter comes
+        into vLLM: `merged` into the weights, `hot` by itself, `auto` = hot where vLLM can and runs on a GPU. settings:
+        any other argument of `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`,
+        `tensor_parallel_size`.
 
         Raises ImportError, naming the extra, where vLLM is not installed.
         """
@@ -69,6 +73,9 @@ class VLLMEngine:
         limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
         self.settings = {**SETTINGS, **limits, **of_platform(family, max_model_len), **settings}
         self.family = family
+        self.hot = hot_adapter(family, adapter_sync)
+        if self.hot is not None:
+            self.settings = {**self.settings, **self.hot.settings()}
         tolerance = TOLERANCES[self.dtype] if canary_tolerance is None else canary_tolerance
         self.canary = Canary(family, tolerance, kind=attention)
         self.policy_version = 0
@@ -111,6 +118,8 @@ class VLLMEngine:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
+        if self.hot is not None:
+            self.hot.close()
 
     def _push(self, requests: Sequence[Request]) -> None:
         self.canary.choose([request.prompt for request in requests])
@@ -119,6 +128,8 @@ class VLLMEngine:
         if self._llm is None:
             self._folder = WeightFolder(self.family)
             self._llm = self._start(self._folder)
+            if self.hot is not None:
+                self.hot.load(self._llm)
         else:
             assert self._folder is not None
             self._load(self._folder)
@@ -126,7 +137,7 @@ class VLLMEngine:
         self._is_stale = False
 
     def _start(self, folder: WeightFolder) -> LLM:
-        path = folder.write()
+        path = folder.write(merged=self.hot is None)
         with _as_it_was():
             from vllm import LLM
 
@@ -136,8 +147,11 @@ class VLLMEngine:
     def _load(self, folder: WeightFolder) -> None:
         """New weights, and none of what was computed from the old ones."""
         assert self._llm is not None
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.write())})
-        self._llm.apply_model(repack_embeddings)
+        if self.hot is not None:
+            self.hot.load(self._llm)
+        else:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.write())})
+            self._llm.apply_model(repack_embeddings)
         self._llm.reset_prefix_cache()
         self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
@@ -156,7 +170,8 @@ class VLLMEngine:
         names = [str(self._requests + i) for i in range(len(work))]
         self._requests += len(work)
         for name, (prompt, params) in zip(names, work, strict=True):
-            engine.add_request(name, engine_input(self.family, prompt, appended), params)
+            adapter = None if self.hot is None else self.hot.request
+            engine.add_request(name, engine_input(self.family, prompt, appended), params, lora_request=adapter)
         done: dict[str, Any] = {}
         with torch.random.fork_rng():  # vLLM draws from torch's own generator, even for rows that have a seed
             while engine.has_unfinished_requests():

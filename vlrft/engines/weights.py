@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlrft.adapters import plain_state_dict
 from vlrft.engines.held_folder import held_folder
 from vlrft.models.base import Family
 
@@ -35,12 +36,14 @@ class WeightFolder:
         if family.model.generation_config is not None:
             family.model.generation_config.save_pretrained(self.path)
 
-    def write(self) -> Path:
+    def write(self, *, merged: bool = True) -> Path:
         """The current weights under their published names; returns the folder.
 
-        Where they are spread over ranks this is collective: ranks that do not write call `attend_write`.
+        merged: adapters are added to their weights, in copies; else they are left out. Where weights are spread over
+        ranks this is collective: ranks that do not write call `attend_write`.
         """
-        tensors = {self.family.export_name(name): tensor.contiguous() for name, tensor in _tensors(self.family)}
+        named = _tensors(self.family, merged=merged)
+        tensors = {self.family.export_name(name): tensor.contiguous() for name, tensor in named}
         save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
         return self.path
 
@@ -55,14 +58,15 @@ def attend_write(family: Family) -> None:
             pass
 
 
-def _tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
+def _tensors(family: Family, *, merged: bool) -> Iterator[tuple[str, Tensor]]:
     """An output head that is also the embedding comes once."""
     if family.spread is not None:
         # Whole ones are gone at the next, unless copied; the folder's memory is the host's.
         yield from ((name, tensor.to("cpu", copy=True)) for name, tensor in family.spread.tensors())
         return
     written: set[int] = set()
-    for name, tensor in family.model.state_dict().items():
+    state = plain_state_dict(family.model, merged=merged)  # held: addresses of what is freed would come again
+    for name, tensor in state.items():
         if tensor.data_ptr() not in written:
             written.add(tensor.data_ptr())
             yield name, tensor
@@ -70,7 +74,12 @@ def _tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
 
 def _place(family: Family) -> str | None:
     """Shared memory if the weights fit there; None = the system's folder for temporary files."""
-    needed = _SPARE * sum(p.nbytes for p in family.model.parameters())
+    return shared_memory_for(sum(p.nbytes for p in family.model.parameters()))
+
+
+def shared_memory_for(size: int) -> str | None:
+    """Shared memory if `size` bytes fit there; None = the system's folder for temporary files."""
+    needed = _SPARE * size
     if SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > needed:
         return str(SHARED_MEMORY)
     return None
