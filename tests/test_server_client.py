@@ -19,6 +19,7 @@ from vllm_scenes import prompts, tiny_family
 
 from vlrft.engines import vllm_http, vllm_process
 from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.canary import Canary
 from vlrft.engines.server import VLLMServerEngine
 from vlrft.engines.vllm_http import EngineUnreachableError, PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.vllm_process import Fleet, free_ports, serve_arguments
@@ -208,6 +209,16 @@ def test_a_prompt_that_does_not_fit_is_named(family: Family) -> None:
         with pytest.raises(UserError, match=r"sample 'a video' has a prompt of \d+ tokens.*it has 64"):
             engine.generate([Request(prompt=prompts(family)[2], seeds=(1,))], SamplingParams(max_tokens=60))
         engine.close()
+
+
+def test_a_rank_without_prompts_chooses_no_canary(family: Family) -> None:
+    canary = Canary(family, 1e-3)
+    canary.choose([])
+    assert canary.prompt is None
+    text, image = prompts(family)[3], prompts(family)[0]
+    for shown, expected in (([text], text), ([], text), ([text, image], image), ([], image)):
+        canary.choose(shown)
+        assert canary.prompt is expected
 
 
 class RecordingSync:
