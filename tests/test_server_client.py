@@ -21,6 +21,7 @@ from vlrft.engines import vllm_http, vllm_process
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import Canary
 from vlrft.engines.server import VLLMServerEngine
+from vlrft.engines.sync import load_policy
 from vlrft.engines.vllm_http import EngineUnreachableError, PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.vllm_process import Fleet, free_ports, serve_arguments
 from vlrft.log import UserError
@@ -70,6 +71,14 @@ def test_what_went_wrong_in_a_worker_is_not_asked_for_again(client: Any) -> None
         with pytest.raises(ServerRefusalError, match="no such file"):
             client(server.url).rpc("reload_weights", weights_path="/nowhere")
         assert len(server.asked) == 1
+
+
+def test_weights_that_a_server_cannot_load_are_told_with_the_next_step(client: Any) -> None:
+    failed = (500, {"error": {"message": "Worker failed with error 'no module or parameter named layers.2'"}})
+    with scripted(abort_requests=[(200, {})], collective_rpc=[failed]) as server:
+        with pytest.raises(UserError, match=r"layers.2.*another model, or does not see.*engine.kwargs.weights_dir"):
+            load_policy(client(server.url), "/nowhere", "a-1")
+        assert server.asked == ["/abort_requests", "/collective_rpc"]
 
 
 def test_silence_ends_with_the_time_limit(client: Any) -> None:
