@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from vlrft.engines.vllm_http import PassingError, VLLMServer
+from vlrft.engines.vllm_http import PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.weights import WeightFolder
+from vlrft.log import UserError
 
 
 class WeightSync(Protocol):
@@ -35,9 +36,15 @@ class FolderSync:
 
 
 def load_policy(server: VLLMServer, path: str, stamp: str) -> None:
-    """Have a server load the checkpoint in `path`, which it must see too."""
+    """Have a server load the checkpoint in `path`, which it must see too. Raises UserError where it cannot."""
     server.ask("POST", "/abort_requests", body=b"{}")  # whatever a cut link has left behind
-    server.rpc("reload_weights", weights_path=path)
+    try:
+        server.rpc("reload_weights", weights_path=path)
+    except ServerRefusalError as error:
+        raise UserError(
+            f"{error}. It could not load the trainer's weights from {path}: it serves another model, or does not see "
+            "this folder (set engine.kwargs.weights_dir to one that it sees); the server's log says more"
+        ) from error
     if server.repacks:
         server.rpc("repack_policy")
     forget(server)
