@@ -137,7 +137,7 @@ def test_other_ways_to_hold_the_same_numbers(one: Path, place: Path) -> None:
 def test_other_families(family: str, place: Path) -> None:
     """Their towers feed deeper layers, or their heads are not tied."""
     model = recipe(place, "x")["model"]
-    model = {"tiny": {**model["tiny"], "family": family}}
+    model = {"tiny": {**model["tiny"], "family": family, "vision_intermediate_size": 64}}
     changes = {
         f"{family}-zero3": {"parallel": ZERO3, "model": model},
         f"{family}-fsdp2": {"parallel": {"strategy": "fsdp2"}, "model": model},

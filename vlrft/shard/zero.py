@@ -114,7 +114,7 @@ class Zero:
         if not parameter.requires_grad or not steps:
             return {}
         states = {key: safe_get_full_optimizer_state(parameter, key) for key in ADAM}
-        return {**states, "step": torch.as_tensor(steps[0], dtype=torch.float32).cpu()}
+        return {**states, "step": torch.as_tensor(steps[0], dtype=torch.float32).to("cpu", copy=True)}
 
     def load_states(self, states_of: Callable[[str], States]) -> None:
         """One count of steps serves all parameters: the largest. One without states starts from zeros."""
