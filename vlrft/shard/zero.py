@@ -154,6 +154,7 @@ class Zero:
     def release(self) -> None:
         full = {n: p.detach().clone() for n, p in parameters_once(self.policy.model).items()}
         self.wrapped.destroy()
+        self.accelerator.free_memory()
         put_parameters(self.policy.model, full)
 
 
