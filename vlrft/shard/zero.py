@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -170,22 +170,10 @@ def _initialize(
 
     # Its own all-reduce on the CPU would be compiled at the first start, for minutes; gloo is there.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    with _local_rank():
-        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    # DeepSpeed reads it in every step. accelerate, which takes a process for one of several by it, has looked already.
+    os.environ.setdefault("LOCAL_RANK", "0")
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
-
-
-@contextmanager
-def _local_rank() -> Iterator[None]:
-    """What DeepSpeed insists on. Not for longer: accelerate would take a process alone for one of several."""
-    alone = "LOCAL_RANK" not in os.environ
-    if alone:
-        os.environ["LOCAL_RANK"] = "0"
-    try:
-        yield
-    finally:
-        if alone:
-            del os.environ["LOCAL_RANK"]
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
