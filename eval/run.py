@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def evaluate_samples(
     groups: list[Group] = []
     skipped: list[Skipped] = []
     size = config.eval.prompts_per_batch
-    for start in range(0, len(samples), size):
+    most = -(-len(everyones) // world.size)  # of any rank: all must ask the engine equally often
+    for start in range(0, most, size):
         rendered, left_out = renderer.usable(samples[start : start + size])
         skipped.extend(left_out)
         if following := samples[start + size : start + 2 * size]:
@@ -87,7 +89,8 @@ def evaluate(composed: Composed, *, run_dir: Path | None = None) -> Results:
     renderer = prepared.renderer(config)
     split = check_split(loaded, stage, "eval", renderer)
     samples, rows = split.cut(config.eval.limit)
-    results = evaluate_samples(samples, config, renderer, prepared.engine)
+    with closing(prepared):
+        results = evaluate_samples(samples, config, renderer, prepared.engine)
     results.metrics["eval/of"] = rows
     if run_dir is None:
         return results

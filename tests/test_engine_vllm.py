@@ -7,37 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from vllm_scenes import PARAMS, nudge, prompts, sampled_gap, tiny_family
 
-from vlrft.config import DataConfig, ModelConfig, TinyModelConfig
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
-from vlrft.models import load_family
+from vlrft.log import UserError
 from vlrft.models.base import Family
-from vlrft.models.tiny import build_tiny
-from vlrft.testing import Size, make_group, make_prompt, plain_logps
-from vlrft.types import FinishReason, Prompt
+from vlrft.types import FinishReason
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
 
 from vlrft.engines.vllm import VLLMEngine
 from vlrft.engines.vllm_inputs import engine_input
 
-SCENES: dict[str, list[Size]] = {
-    "an image": [(84, 56)],
-    "two images": [(84, 84), (56, 112)],
-    "a video": [(56, 56, 8)],
-    "text only": [],
-    "video, image, video": [(56, 84, 5), (84, 84), (56, 56, 4)],
-}
-PARAMS = SamplingParams(max_tokens=8)
-
-
-def tiny(name: str) -> TinyModelConfig:
-    return TinyModelConfig(family=name, hidden_size=128, intermediate_size=256, num_layers=2)
-
 
 def build(name: str) -> tuple[Family, VLLMEngine]:
-    family = load_family(ModelConfig(tiny=tiny(name)), DataConfig())
+    family = tiny_family(name)
     return family, VLLMEngine(family, max_rows=64, max_model_len=2048, enforce_eager=True, kv_cache_memory_bytes=2**28)
 
 
@@ -46,25 +31,6 @@ def stage() -> Iterator[tuple[Family, VLLMEngine]]:
     family, engine = build("qwen2_5_vl")
     yield family, engine
     engine.close()
-
-
-def prompts(family: Family) -> list[Prompt]:
-    return [make_prompt(family, name, sizes) for name, sizes in SCENES.items()]
-
-
-def sampled_gap(family: Family, engine: VLLMEngine, prompts: list[Prompt]) -> float:
-    """Largest difference between the engine's log-prob of a token that it sampled and plain transformers'."""
-    plain, _ = build_tiny(tiny(family.model.config.model_type))
-    plain.load_state_dict(family.model.state_dict())
-    requests = [Request(prompt=p, seeds=(11, 12, 13, 14)) for p in prompts]
-    worst = 0.0
-    for request, completions in zip(requests, engine.generate(requests, PARAMS), strict=True):
-        group = make_group(request.prompt, [completion.token_ids for completion in completions])
-        with torch.no_grad():
-            expected = plain_logps(plain, family, group)
-        for completion, logps in zip(completions, expected, strict=True):
-            worst = max(worst, float((torch.tensor(completion.logprobs) - logps).abs().max()))
-    return worst
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
@@ -119,14 +85,6 @@ def test_neither_vision_tokens_nor_stops_where_they_are_banned(stage: tuple[Fami
     assert all({*family.banned_ids, *family.stop_ids}.isdisjoint(row.token_ids) for row in rows)
 
 
-def nudge(family: Family, part: str) -> None:
-    """Change the weights of one part as a training step would, only more."""
-    with torch.no_grad():
-        for name, parameter in family.model.named_parameters():
-            if family.part_of(name) == part:  # type: ignore[attr-defined]
-                parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
-
-
 @pytest.mark.parametrize("part", ["language_model", "vision_tower", "projector"])
 def test_new_weights_of_every_part_arrive_and_no_cache_outlives_them(
     stage: tuple[Family, VLLMEngine], part: str
@@ -176,3 +134,10 @@ def test_the_trainers_own_settings_are_left_alone(stage: tuple[Family, VLLMEngin
     assert torch.equal(torch.get_rng_state(), state)
     torch.set_num_threads(1)
     assert torch.get_num_threads() == 1
+
+
+def test_a_prompt_that_does_not_fit_is_named(stage: tuple[Family, VLLMEngine]) -> None:
+    family, engine = stage
+    request = Request(prompt=prompts(family)[4], seeds=(1,))
+    with pytest.raises(UserError, match=r"sample 'video, image, video' has a prompt of \d+ tokens.*max_model_len"):
+        engine.generate([request], SamplingParams(max_tokens=2048))

@@ -27,8 +27,9 @@ _BUCKET = 64 * 2**20
 class World:
     """The ranks of a run; a single process is a world of one, in which nothing is sent."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
+        """group: of torch.distributed, through which objects are sent; None = that of all ranks."""
+        self.rank, self.size, self.group = rank, size, group
 
     @classmethod
     def current(cls) -> World:
@@ -36,6 +37,13 @@ class World:
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
+
+    def apart(self) -> World:
+        """The same ranks with a line of their own, which does not get in the way of messages on this one.
+
+        All ranks must call it. For objects only: gradients go over the main line.
+        """
+        return World(self.rank, self.size, dist.new_group(backend="gloo")) if self.size > 1 else self
 
     @property
     def is_main(self) -> bool:
@@ -51,7 +59,7 @@ class World:
         if self.size == 1:
             return [value]
         everything: list[Any] = [None] * self.size
-        dist.all_gather_object(everything, value)
+        dist.all_gather_object(everything, value, group=self.group)
         return everything
 
     def together(self, work: Callable[[], T], expected: tuple[type[Exception], ...]) -> T:
@@ -97,7 +105,7 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over ranks; a parameter without one on this rank counts as zero."""
@@ -106,7 +114,7 @@ class World:
         for bucket in _buckets([p for p in parameters if p.requires_grad]):
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
             flat = torch.cat([grad.reshape(-1) for grad in grads])
-            dist.all_reduce(flat)
+            dist.all_reduce(flat, group=self.group)
             for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 parameter.grad = part.view_as(parameter)
 

@@ -82,6 +82,11 @@ class Prepared:
     renderers: dict[str, Renderer]
     """By data block, so that stages with the same data share rendered prompts."""
 
+    def close(self) -> None:
+        """Stop what the engine has started: processes, and folders in shared memory."""
+        if hasattr(self.engine, "close"):
+            self.engine.close()
+
     def renderer(self, config: Config) -> Renderer:
         key = config.data.model_dump_json(exclude={"train", "eval"})
         if key not in self.renderers:
@@ -144,10 +149,26 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
         check_templates(stage.config.data)
         Objective.build(stage.config.objective)
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
-        resolve(stage.config.engine.name, ENGINES, kind="engine")
+        engine = resolve(stage.config.engine.name, ENGINES, kind="engine")
+        check_staleness(stage.config, engine)
         training_judge(stage.config)
         if stage.config.data.eval is not None:
             evaluation_judge(stage.config)
+
+
+def check_staleness(config: Config, engine: Any) -> None:
+    """Refuse rollouts made ahead by an engine that samples from the trainer's own weights. Raises ConfigError."""
+    ahead = config.engine.max_staleness
+    if ahead and not hasattr(engine, "snapshot"):
+        raise ConfigError(
+            f"engine.max_staleness={ahead} needs an engine that samples while the trainer learns; "
+            f"engine.name={config.engine.name} does not: use engine.name=vllm_server, or engine.max_staleness=0"
+        )
+    if ahead and config.objective.mismatch == "none":
+        logger.warning(
+            "engine.max_staleness=%d with objective.mismatch=none: samples of an older policy are taken for the "
+            "current one's; leave objective.mismatch at token_truncate", ahead,
+        )  # fmt: skip
 
 
 def check_attention(config: Config) -> None:
@@ -201,7 +222,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     world = start_world(config)
     if world.size > 1 and config.engine.name == "vllm":
         raise UserError(
-            "engine.name=vllm in several processes is not supported yet: use engine.name=hf, or one process"
+            "engine.name=vllm in several processes is not supported yet: use engine.name=vllm_server or hf, or one "
+            "process"
         )
     family = _family(model, config)
     if config.parallel.strategy not in SPREADS:  # which move the model in parts
@@ -215,6 +237,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         engine = build_engine(
             config.engine, family, attention=model.attention, precision=config.parallel.mixed_precision
         )
+        if hasattr(engine, "join"):
+            engine.join(world)
     world.refuse_differing(family.model)
     return Prepared(
         accelerator=accelerator, world=world, family=family, engine=engine, stages=[], skipped=[], renderers={}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from vlrft import checkpoint
 from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
+from vlrft.pipeline import pipeline_of
 from vlrft.records import rollout_file, write_groups
 from vlrft.rollout import RolloutWorker
 from vlrft.runfolder import RunFolder
-from vlrft.setup import Prepared, prepare, start_stage, start_world
+from vlrft.setup import Prepared, StageSetup, prepare, start_stage, start_world
+from vlrft.stage import UNREADABLE, StageRun
 from vlrft.state import Counters
-from vlrft.training import STEPS, UNREADABLE, StageRun
+from vlrft.training import STEPS
 
 Evaluator = Callable[..., Any]
 """`eval.run.evaluate_samples`, handed in so that training does not depend on evaluation."""
@@ -56,7 +59,7 @@ def run(
         tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
         saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None, changed=changed)
         world.barrier()
-        with metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
+        with closing(prepared), metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
             run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
         summary = folder.finish(composed, prepared, time.perf_counter() - started)
         return Run(path=folder.path, summary=world.gather(summary)[0])
@@ -107,25 +110,42 @@ def run_stage(
 ) -> Counters:
     """All steps of one stage, from the checkpoint `resumed` inside it or from its start; ends with a checkpoint."""
     setup = prepared.stages[index]
+    with closing(open_stage(prepared, setup, resumed, before, folder)) as stage:
+        if index == 0 and stage.state.step == 0:
+            _evaluate(stage, writer, evaluator)
+        _steps(stage, index, writer, evaluator)
+        _checkpoint(stage, index + 1, writer)
+        stage.state.strategy.release()
+    return Counters(global_step=stage.state.global_step, policy_version=stage.state.policy_version)
+
+
+def open_stage(
+    prepared: Prepared, setup: StageSetup, resumed: Saved | None, before: Counters | None, folder: RunFolder
+) -> StageRun:
+    """A stage that is ready for its next step; close it at the end."""
     timers = Timers()
     parts = start_stage(prepared, setup, resumed, before, folder.path)
     worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
     stage = StageRun(
-        setup=setup, state=parts.state, worker=worker, objective=parts.objective,
-        reference=parts.reference, folder=folder, timers=timers,
+        setup=setup, state=parts.state, worker=worker, objective=parts.objective, reference=parts.reference,
+        folder=folder, timers=timers, world=prepared.world,
     )  # fmt: skip
-    state, train, every = parts.state, setup.config.train, setup.config.eval.every
-    if index == 0 and state.step == 0:
-        _evaluate(stage, writer, evaluator)
-    shows = setup.config.log.progress and prepared.world.is_main
+    if resumed is not None:
+        stage.load_waiting(resumed.state["waiting"])
+    stage.rollouts = pipeline_of(stage)
+    return stage
+
+
+def _steps(stage: StageRun, index: int, writer: MetricsWriter, evaluator: Evaluator | None) -> None:
+    setup, state, timers = stage.setup, stage.state, stage.timers
+    train, every = setup.config.train, setup.config.eval.every
+    shows = setup.config.log.progress and stage.world.is_main
     with Progress(setup.name, total=train.steps, done=state.step, enabled=shows) as bar:
         while state.step < train.steps:
-            drawn = state.sampler.state_dict()
             try:
                 with timers("step"):
                     row = STEPS[setup.kind](stage)
             except UNREADABLE as error:
-                state.sampler.load_state_dict(drawn)
                 _checkpoint(stage, index, writer)
                 raise UnreadableSampleError(_how_to_go_on(stage, error)) from error
             state.step, state.global_step = state.step + 1, state.global_step + 1
@@ -137,10 +157,6 @@ def run_stage(
                 _evaluate(stage, writer, evaluator)
             if not last and train.save_steps and state.step % train.save_steps == 0:
                 _checkpoint(stage, index, writer)
-    _checkpoint(stage, index + 1, writer)
-    state.strategy.release()
-    worker.judge.close()
-    return Counters(global_step=state.global_step, policy_version=state.policy_version)
 
 
 def _refuse_other_stages(names: list[str], saved: Saved) -> None:
@@ -155,9 +171,11 @@ def _refuse_other_stages(names: list[str], saved: Saved) -> None:
 
 def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> None:
     """`stage_index`: where to go on; the stage after this one when this one is finished."""
+    stage.rollouts.drain(stage)
     with stage.timers("save"):
         writer.sync()
         state: dict[str, Any] = {"stage": stage_index, "of": stage.setup.name, "state": stage.state.state_dict()}
+        state["waiting"] = stage.waiting_state()
         state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
@@ -187,6 +205,7 @@ def _evaluate(stage: StageRun, writer: MetricsWriter, evaluator: Evaluator | Non
     samples = stage.setup.held_out
     if evaluator is None or not samples:
         return
+    stage.rollouts.drain(stage)
     start = time.perf_counter()
     results = evaluator(samples, stage.config, stage.worker.renderer, stage.worker.engine, stage.world)
     seconds = time.perf_counter() - start

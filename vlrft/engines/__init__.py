@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ENGINES: Mapping[str, str] = {
     "hf": "vlrft.engines.hf:HFEngine",
     "vllm": "vlrft.engines.vllm:VLLMEngine",
+    "vllm_server": "vlrft.engines.server:VLLMServerEngine",
 }
 
 

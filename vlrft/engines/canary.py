@@ -84,16 +84,36 @@ class Canary:
 
     def check(self, replay: Replay, version: int) -> None:
         """Raises StaleWeightsError, saying what differs."""
+        self.check_all([replay], version)
+
+    def check_all(self, replays: Sequence[Replay], version: int) -> None:
+        """`check` of several engines that were given the same weights; the trainer's forward is made once."""
         assert self.prompt is not None, "choose() comes first"
-        engine = replay(self.prompt, self.token_ids)
         trainer = trainer_logprobs(self.family, self.prompt, self.token_ids, kind=self.kind)
+        before = self._before
+        for replay in replays:
+            self._compare(replay(self.prompt, self.token_ids), trainer, before, version)
+
+    def check_again(self, replay: Replay, version: int) -> None:
+        """Compare an engine with the log-probs that the trainer had at the last check."""
+        if self.prompt is not None and self._before is not None:
+            self._compare(replay(self.prompt, self.token_ids), self._before[1], None, version)
+
+    def _compare(
+        self,
+        engine: list[float],
+        trainer: list[float],
+        before: tuple[list[float], list[float]] | None,
+        version: int,
+    ) -> None:
         gaps = [abs(a - b) for a, b in zip(engine, trainer, strict=True)]
         self.largest = max(gaps)
-        before, self._before = self._before, (engine, trainer)
+        self._before = (engine, trainer)
         unmoved = before is not None and before[0] == engine and before[1] != trainer
         moved_by = max(abs(a - b) for a, b in zip(before[1], trainer, strict=True)) if before is not None else 0.0
         if self.largest <= self.tolerance and not (unmoved and moved_by > self.tolerance / 10):
             return
+        assert self.prompt is not None
         where = gaps.index(self.largest)
         said = "the engine's did not change at all" if unmoved else "both changed" if before else "at the first sync"
         raise StaleWeightsError(

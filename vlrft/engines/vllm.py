@@ -16,24 +16,24 @@ import torch
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import TOLERANCES, Canary
 from vlrft.engines.vllm_inputs import engine_input
+from vlrft.engines.vllm_shared import (
+    SETTINGS,
+    completion,
+    of_platform,
+    refuse_other_prompt,
+    refuse_too_long,
+    require_vllm,
+    sampling_fields,
+    weight_dtype,
+)
 from vlrft.engines.vllm_worker import repack_embeddings
 from vlrft.engines.weights import WeightFolder
 from vlrft.models.base import Family
-from vlrft.types import Completion, FinishReason, Prompt, Segment
+from vlrft.types import Completion, Prompt
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-BAN = -100.0
-"""The strongest bias that vLLM takes; a logit would have to be near 100 to come through."""
-_SETTINGS: dict[str, Any] = {
-    "logprobs_mode": "processed_logprobs",  # those of what is sampled: after temperature and bans
-    "mm_device_do_normalize": False,  # pixels come normalised, as the trainer's tower takes them
-    "enable_prefix_caching": True,  # the G completions of a prompt share its keys and values
-    "disable_log_stats": True,
-    "use_tqdm_on_load": False,
-    "seed": 0,
-}
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -64,14 +64,10 @@ class VLLMEngine:
 
         Raises ImportError, naming the extra, where vLLM is not installed.
         """
-        try:
-            import vllm  # noqa: F401
-        except ImportError as error:
-            raise ImportError("engine.name=vllm needs vLLM: pip install 'vlrft[vllm]' (README, Install)") from error
-        own = torch.bfloat16 if precision == "bf16" else family.model.dtype
-        self.dtype = own if dtype is None else getattr(torch, dtype)
+        require_vllm("vllm")
+        self.dtype = weight_dtype(family, precision, dtype)
         limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
-        self.settings = {**_SETTINGS, **limits, **_of_platform(family, max_model_len), **settings}
+        self.settings = {**SETTINGS, **limits, **of_platform(family, max_model_len), **settings}
         self.family = family
         tolerance = TOLERANCES[self.dtype] if canary_tolerance is None else canary_tolerance
         self.canary = Canary(family, tolerance, kind=attention)
@@ -91,6 +87,7 @@ class VLLMEngine:
         """Row i of a request samples with the seed `seeds[0] + i`."""
         if not requests:
             return []
+        refuse_too_long(requests, params, self.settings["max_model_len"])
         self._push(requests)
         answers = self._run([(r.prompt, self._params(r, params)) for r in requests])
         return [self._completions(r, a) for r, a in zip(requests, answers, strict=True)]
@@ -149,20 +146,8 @@ class VLLMEngine:
         from vllm import SamplingParams as Params
         from vllm.sampling_params import RequestOutputKind
 
-        return Params(
-            n=len(request.seeds),
-            seed=request.seeds[0] % 2**62,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k or -1,
-            max_tokens=params.max_tokens,
-            min_tokens=params.max_tokens if params.ignore_eos else 0,  # bans what would end it
-            stop_token_ids=list(self.family.stop_ids),
-            logit_bias=dict.fromkeys(self.family.banned_ids, BAN),
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        fields = sampling_fields(request, params, self.family)
+        return Params(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
 
     def _run(self, work: Sequence[tuple[Prompt, Any]], appended: Sequence[int] = ()) -> list[Any]:
         """vLLM's answer to every (prompt, sampling parameters), in order."""
@@ -179,44 +164,13 @@ class VLLMEngine:
         return [done[name] for name in names]
 
     def _completions(self, request: Request, answer: Any) -> tuple[Completion, ...]:
-        if list(answer.prompt_token_ids) != list(request.prompt.token_ids):
-            raise RuntimeError(
-                f"sample {request.prompt.sample_id!r}: vLLM answered to other prompt tokens than it was given"
-            )
+        refuse_other_prompt(request, answer.prompt_token_ids)
         rows = sorted(answer.outputs, key=lambda output: output.index)
         return tuple(self._completion(row) for row in rows)
 
     def _completion(self, output: Any) -> Completion:
-        tokens = tuple(output.token_ids)
-        logprobs = tuple(entry[token].logprob for entry, token in zip(output.logprobs, tokens, strict=True))
-        stopped = bool(tokens) and tokens[-1] in self.family.stop_ids
-        text = self.family.decode(tokens[:-1] if stopped else tokens)
-        return Completion(
-            segments=(Segment(token_ids=tokens, logprobs=logprobs),),
-            text=text,
-            finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
-            policy_version=self.policy_version,
-        )
-
-
-def _of_platform(family: Family, max_model_len: int) -> dict[str, Any]:
-    """Settings that vLLM's CPU backend needs. Raises ValueError for a model that it cannot run."""
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return {}
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    text = family.model.config.get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    supported = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in supported:
-        raise ValueError(
-            f"engine.name=vllm: on the CPU vLLM runs attention heads of {', '.join(map(str, supported))} dimensions, "
-            f"this model has {size} (hidden_size / num_heads): use engine.name=hf, or change model.tiny"
-        )
-    # With a part of a prompt per step, a row's own seed fails there ("CPU Generator does not use offset").
-    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, 16_384)}
+        logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True)]
+        return completion(self.family, output.token_ids, logprobs, self.policy_version)
 
 
 @contextmanager

@@ -34,7 +34,9 @@ def engine_input(family: Family, prompt: Prompt, appended: Sequence[int] = ()) -
     of_kind = {kind: [item for item in items if item.kind == kind] for kind in kinds}
     return mm_input(
         prompt_token_ids=ids,
-        mm_kwargs=MultiModalKwargsItems({kind: [_kwargs(item) for item in group] for kind, group in of_kind.items()}),
+        mm_kwargs=MultiModalKwargsItems(
+            {kind: [item_kwargs(item) for item in group] for kind, group in of_kind.items()}
+        ),
         mm_hashes={kind: [item.digest for item in group] for kind, group in of_kind.items()},
         mm_placeholders={
             kind: [
@@ -50,7 +52,7 @@ def engine_input(family: Family, prompt: Prompt, appended: Sequence[int] = ()) -
     )
 
 
-def _kwargs(item: MediaItem) -> Any:
+def item_kwargs(item: MediaItem) -> Any:
     """One item's tensors, each with the rule by which vLLM joins it to those of other items."""
     from vllm.multimodal.inputs import MultiModalBatchedField, MultiModalFieldElem, MultiModalFlatField
     from vllm.multimodal.inputs import MultiModalKwargsItem as KwargsItem

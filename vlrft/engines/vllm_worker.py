@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
@@ -17,3 +19,15 @@ def repack_embeddings(model: nn.Module) -> int:
     for module in packed:
         module.quant_method.process_weights_after_loading(module)  # type: ignore[union-attr, operator]
     return len(packed)
+
+
+class PolicyWorker:
+    """What a vLLM server's workers must know besides: `--worker-extension-cls vlrft.engines.vllm_worker.PolicyWorker`.
+
+    vLLM makes it a base class of its own worker, whose model it then finds.
+    """
+
+    def repack_policy(self) -> int:
+        """`repack_embeddings` for the model of this worker."""
+        worker: Any = self
+        return repack_embeddings(worker.get_model())

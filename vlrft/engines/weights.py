@@ -23,9 +23,10 @@ _SPARE = 1.1
 class WeightFolder:
     """A checkpoint in the published form (config, tokenizer, processor, safetensors), written anew at every sync."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, parent: Path | None = None) -> None:
+        """parent: where the folder is made; None = shared memory if the weights fit there."""
         self.family = family
-        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family)))
+        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family) if parent is None else parent))
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         family.processor.save_pretrained(self.path)
         config = copy.deepcopy(family.model.config)

@@ -107,6 +107,13 @@ class Family(Protocol):
     def media_items(self, prompt: Prompt) -> list[MediaItem]:
         """The prompt's media one by one, in the order in which it shows them, under the names that vLLM takes."""
 
+    def media_runs(self, prompt: Prompt) -> list[MediaItem]:
+        """`media_items` for an engine that takes an item's first token and their number, and no mask.
+
+        Every unbroken run of vision tokens is an item: a video that text breaks up comes as one image per run, which
+        its tower sees one by one in any case.
+        """
+
     def blank_media(self) -> dict[str, Tensor]:
         """The smallest input that the vision tower takes, on the model's device."""
 

@@ -249,6 +249,35 @@ class ChatFamily(ABC):
             for i, kind, start, mask, (rows, about) in zip(order, kinds, starts, masks, tensors, strict=True)
         ]
 
+    def media_runs(self, prompt: Prompt) -> list[MediaItem]:
+        return [run for item in self.media_items(prompt) for run in self._runs(item)]
+
+    def _runs(self, item: MediaItem) -> list[MediaItem]:
+        edges = [
+            i for i, (before, here) in enumerate(itertools.pairwise((False, *item.is_vision, False))) if before != here
+        ]
+        places = [
+            (item.start + first, (True,) * (end - first)) for first, end in zip(edges[::2], edges[1::2], strict=True)
+        ]
+        if len(places) == 1:
+            return [replace(item, start=places[0][0], is_vision=places[0][1])]
+        parts = {name.removesuffix("_videos"): rows.chunk(len(places)) for name, rows in item.rows.items()}
+        return [
+            MediaItem(
+                kind="image",
+                start=start,
+                is_vision=mask,
+                rows={name: chunks[i] for name, chunks in parts.items()},
+                about=self.about_frame(item.about),
+                digest=f"{item.digest}-{i}",
+            )
+            for i, (start, mask) in enumerate(places)
+        ]
+
+    @abstractmethod
+    def about_frame(self, about: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`MediaItem.about` of one run of a video's tokens as an image, from the video's own."""
+
     @abstractmethod
     def split_media(
         self, mm: Mapping[str, Tensor], kinds: Sequence[str], tokens: Sequence[int]

@@ -132,6 +132,9 @@ class InternVL(ChatFamily):
             for kind, count, tiles in zip(kinds, counts, tiles_of, strict=True)
         ]
 
+    def about_frame(self, about: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"image_num_patches": torch.tensor(1), "image_token_id": about["video_token_id"]}
+
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         inner: Any = self.model.model
         features: Tensor = inner.get_image_features(mm["pixel_values"], return_dict=True).pooler_output

@@ -195,6 +195,10 @@ class QwenVL(ChatFamily):
             for rows, about in [next(singles[kind])]
         ]
 
+    def about_frame(self, about: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        _, height, width = about["video_grid_thw"].tolist()
+        return {"image_grid_thw": torch.tensor([1, height, width])}
+
     def _singles(
         self, mm: Mapping[str, Tensor], pixels: str, grid: str
     ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:

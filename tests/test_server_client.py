@@ -1,0 +1,391 @@
+"""The client of vLLM servers and the watch over their processes, against small servers of our own, without vLLM."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scripted_server import DROP, scripted
+from vllm_scenes import prompts, tiny_family
+
+from vlrft.engines import vllm_http, vllm_process
+from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.server import VLLMServerEngine
+from vlrft.engines.vllm_http import EngineUnreachableError, PassingError, ServerRefusalError, VLLMServer
+from vlrft.engines.vllm_process import Fleet, free_ports, serve_arguments
+from vlrft.log import UserError
+from vlrft.models.base import Family
+
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vllm is not installed: pip install 'vlrft[vllm]'"
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_http, "_FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    made: list[VLLMServer] = []
+
+    def make(url: str, **settings: Any) -> VLLMServer:
+        made.append(VLLMServer(url, **{"timeout_s": 5.0, "retries": 3, **settings}))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+@pytest.mark.parametrize("trouble", [(503, {"error": {"message": "busy"}}), (500, "no JSON of vLLM's"), DROP])
+def test_what_may_pass_is_asked_for_again(client: Any, trouble: Any) -> None:
+    with scripted(x=[trouble, trouble, (200, {"ok": 1})]) as server:
+        assert client(server.url).ask("POST", "/x", body=b"{}") == {"ok": 1}
+        assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_refusal_is_not_asked_for_again_and_says_why(client: Any, status: int) -> None:
+    with scripted(x=[(status, {"error": {"message": "n must be at most 4"}})]) as server:
+        with pytest.raises(ServerRefusalError, match=rf"{server.url} refused /x with status {status}: n must be at"):
+            client(server.url).ask("POST", "/x")
+        assert len(server.asked) == 1
+
+
+def test_what_went_wrong_in_a_worker_is_not_asked_for_again(client: Any) -> None:
+    said = "Call to collective_rpc method failed: Worker failed with error 'no such file'"
+    with scripted(collective_rpc=[(500, {"error": {"message": said}})]) as server:
+        with pytest.raises(ServerRefusalError, match="no such file"):
+            client(server.url).rpc("reload_weights", weights_path="/nowhere")
+        assert len(server.asked) == 1
+
+
+def test_silence_ends_with_the_time_limit(client: Any) -> None:
+    with scripted(x=[1.0]) as server:
+        began = time.monotonic()
+        with pytest.raises(EngineUnreachableError, match=r"ReadTimeout.*asked 2 times over \d+ s"):
+            client(server.url, timeout_s=0.1, retries=1).ask("GET", "/x")
+        assert time.monotonic() - began < 0.9
+
+
+def test_the_pauses_grow_up_to_a_limit(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_http, "_LONGEST_PAUSE", 0.05)
+    pauses: list[float] = []
+    with scripted(x=[DROP]) as server:
+        asking = client(server.url, retries=4)
+        monkeypatch.setattr(asking._abandoned, "wait", pauses.append)
+        with pytest.raises(EngineUnreachableError, match="asked 5 times"):
+            asking.ask("GET", "/x")
+    assert pauses == [0.01, 0.02, 0.04, 0.05]
+
+
+def test_an_answer_that_does_not_do_is_asked_for_again(client: Any) -> None:
+    def accept(answer: dict[str, bool]) -> None:
+        if not answer["success"]:
+            raise PassingError("in use")
+
+    with scripted(x=[(200, {"success": False}), (200, {"success": True})]) as server:
+        assert client(server.url).ask("POST", "/x", accept=accept) == {"success": True}
+    with scripted(x=[(200, {"success": False})]) as server, pytest.raises(EngineUnreachableError, match="in use"):
+        client(server.url).ask("POST", "/x", accept=accept)
+
+
+def test_a_request_waits_for_a_server_that_comes_back(client: Any) -> None:
+    with scripted(x=[DROP, (200, 1)], health=[(503, {}), (503, {}), (200, {})]) as server:
+        assert client(server.url, retries=1, comes_back_in=10.0).ask("GET", "/x") == 1
+        assert server.asked.count("/health") == 3
+    with scripted(x=[DROP], health=[(503, {})]) as server:
+        asking = client(server.url, retries=1, comes_back_in=10.0)
+        asking.gave_up = lambda: "it ended six times"
+        with pytest.raises(EngineUnreachableError, match="it ended six times"):
+            asking.ask("GET", "/x")
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", ""])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"engine.kwargs.base_urls: .* write http://host:port"):
+        VLLMServer(url, timeout_s=1.0, retries=0)
+
+
+# A server by URL, as the engine finds it ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    return tiny_family("qwen3_vl")
+
+
+def info(model: str, **changed: Any) -> dict[str, Any]:
+    """What /server_info says of a sound server."""
+    settings = {"model": model, "max_model_len": 2048, "dtype": "torch.float32", "logprobs_mode": "processed_logprobs"}
+    settings |= {"multimodal_config": {"mm_device_do_normalize": False}, **changed}
+    parallel = {"worker_extension_cls": vllm_process.WORKER, "data_parallel_size": 1}
+    return {"vllm_config": {"model_config": settings, "parallel_config": parallel, "device_config": {"device": "cpu"}}}
+
+
+def sound(about: dict[str, Any]) -> dict[str, list[Any]]:
+    open_route = [(422, {"error": {"message": "token_ids missing"}})]
+    return {
+        "version": [(200, {"version": "0.32.0"})],
+        "server_info": [(200, about)],
+        "inference__v1__generate": open_route,
+    }
+
+
+@needs_vllm
+def test_a_url_where_nobody_listens_is_named_with_the_command(family: Family) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(EngineUnreachableError, match=rf"127.0.0.1:{port} did not answer.*vllm serve MODEL"):
+        VLLMServerEngine(family, base_urls=[f"http://127.0.0.1:{port}"])
+
+
+@needs_vllm
+def test_something_else_behind_the_url_is_refused(family: Family) -> None:
+    with scripted(version=[(404, {"detail": "?"})]) as server, pytest.raises(UserError, match="is no vLLM server"):
+        VLLMServerEngine(family, base_urls=[server.url])
+
+
+@needs_vllm
+def test_a_server_without_the_routes_for_weights_is_refused(family: Family) -> None:
+    replies = {**sound({}), "server_info": [(404, {"error": {"message": "Not Found"}})]}
+    with scripted(**replies) as server, pytest.raises(UserError, match=r"routes by which.*VLLM_SERVER_DEV_MODE=1"):
+        VLLMServerEngine(family, base_urls=[server.url])
+
+
+@needs_vllm
+def test_a_server_without_the_route_for_tokens_is_refused(family: Family) -> None:
+    replies = {**sound(info("x/y")), "inference__v1__generate": [(403, {"error": {"message": "disabled"}})]}
+    with scripted(**replies) as server, pytest.raises(UserError, match=r"disabled.*--enable-scale-out"):
+        VLLMServerEngine(family, base_urls=[server.url])
+
+
+@needs_vllm
+def test_a_server_with_other_log_probs_is_refused(family: Family) -> None:
+    about = info("x/y", logprobs_mode="raw_logprobs")
+    with scripted(**sound(about)) as server, pytest.raises(UserError, match="without --logprobs-mode processed"):
+        VLLMServerEngine(family, base_urls=[server.url])
+
+
+@needs_vllm
+def test_another_model_behind_the_url_is_refused(family: Family, tmp_path: Path) -> None:
+    tiny_family("qwen2_5_vl").model.config.save_pretrained(tmp_path)
+    said = pytest.raises(UserError, match=r"another model than the trainer's: model_type qwen2_5_vl \(the trainer's")
+    with scripted(**sound(info(str(tmp_path)))) as server, said:
+        VLLMServerEngine(family, base_urls=[server.url])
+
+
+@needs_vllm
+def test_another_version_is_told(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+    with scripted(**{**sound(info("x/y")), "version": [(200, {"version": "0.99.1"})]}) as server:
+        VLLMServerEngine(family, base_urls=[server.url]).close()
+    assert "runs vLLM 0.99.1; vlrft is tested with 0.32" in caplog.text
+
+
+@needs_vllm
+def test_settings_of_servers_that_run_already_are_refused(family: Family) -> None:
+    with pytest.raises(UserError, match=r"engine.kwargs.gpu_memory_utilization is for servers that vlrft starts"):
+        VLLMServerEngine(family, base_urls=["http://127.0.0.1:1"], gpu_memory_utilization=0.5)
+    with pytest.raises(ValueError, match="devices one entry for each"):
+        VLLMServerEngine(family, replicas=2, devices=["0"])
+
+
+@needs_vllm
+def test_a_prompt_that_does_not_fit_is_named(family: Family) -> None:
+    with scripted(**sound(info("x/y", max_model_len=64))) as server:
+        engine = VLLMServerEngine(family, base_urls=[server.url])
+        engine._is_stale = False
+        with pytest.raises(UserError, match=r"sample 'a video' has a prompt of \d+ tokens.*it has 64"):
+            engine.generate([Request(prompt=prompts(family)[2], seeds=(1,))], SamplingParams(max_tokens=60))
+        engine.close()
+
+
+class RecordingSync:
+    """Pushes nothing, and remembers to whom."""
+
+    def __init__(self) -> None:
+        self.pushed: list[list[str]] = []
+
+    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
+        self.pushed.append([server.url for server in servers])
+
+
+@needs_vllm
+def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = prompts(family)[3]
+    monkeypatch.setattr(VLLMServerEngine, "_check", lambda self, rank: None)
+
+    def answer(label: str, finish: str = "length", token: int = 5) -> tuple[int, dict[str, Any]]:
+        choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "weight_versions": [{"version": label}]}
+        choice["logprobs"] = {"content": [{"token_id": token, "logprob": -1.0}]}
+        return 200, {"prompt_token_ids": list(prompt.token_ids), "choices": [choice]}
+
+    with scripted(**sound(info("x/y"))) as server:
+        engine = VLLMServerEngine(family, base_urls=[server.url])
+        sync = RecordingSync()
+        monkeypatch.setattr(engine, "_new_sync", lambda: sync)
+        ours = f"{engine._run}-4"
+        server.replies["/weight_info"] = [(200, {"weight_version": "default"})]
+        given = [answer("default", token=1), answer(ours, finish="abort", token=2), answer(ours)]
+        server.replies["/inference/v1/generate"] = given
+        engine.sync(4)
+        ((completion,),) = engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
+        assert completion.token_ids == (5,)
+        assert completion.policy_version == 4
+        assert server.asked.count("/inference/v1/generate") == 1 + 3, "one of them a look at the route"
+        assert sync.pushed == [[server.url], [server.url]], "again to a server that lost the label meanwhile"
+        engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
+        assert len(sync.pushed) == 2, "nothing new to push"
+        engine.close()
+
+
+@needs_vllm
+def test_an_answer_to_another_prompt_stops_the_run(family: Family) -> None:
+    prompt = prompts(family)[3]
+    choice = {"index": 0, "finish_reason": "length", "token_ids": [5], "weight_versions": [{"version": "v"}]}
+    with scripted(**sound(info("x/y"))) as server:
+        engine = VLLMServerEngine(family, base_urls=[server.url])
+        engine._is_stale, engine._stamp = False, "v"
+        server.replies["/inference/v1/generate"] = [(200, {"prompt_token_ids": [1, 2], "choices": [choice]})]
+        with pytest.raises(RuntimeError, match="'text only': vLLM answered to other prompt tokens than it was given"):
+            engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
+        engine.close()
+
+
+def test_runs_of_a_video_are_images_with_all_its_pixels(family: Family) -> None:
+    """Qwen3-VL writes the time before every pair of frames; the route takes no mask."""
+    prompt = prompts(family)[4]
+    runs = family.media_runs(prompt)
+    assert [run.kind for run in runs] == ["image"] * (3 + 1 + 2)
+    assert all(all(run.is_vision) for run in runs)
+    video = torch.cat([run.rows["pixel_values"] for i, run in enumerate(runs) if i != 3])
+    assert torch.equal(video, prompt.mm["pixel_values_videos"])
+    covered = {run.start + i for run in runs for i in range(len(run.is_vision))}
+    assert covered == {i for i, token in enumerate(prompt.token_ids) if token in family.run_ids}  # type: ignore[attr-defined]
+    assert len({run.digest for run in runs}) == 6
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+LISTENS = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def log_message(self, *args): pass
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def fleet_of(monkeypatch: pytest.MonkeyPatch, program: str, log_dir: Path, **settings: Any) -> Fleet:
+    """A fleet of which every server is a small Python program."""
+    monkeypatch.setattr(vllm_process, "_server_command", lambda: [sys.executable, "-c", program])
+    given = {"replicas": 1, "devices": None, "start_timeout_s": 30.0, "revived": lambda url: None, **settings}
+    return Fleet([], log_dir=log_dir, **given)
+
+
+def server_of(fleet: Fleet, index: int = 0) -> int:
+    """Process id of a server itself."""
+    process = fleet.replicas[index].process
+    assert process is not None
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+def wait_until(truth: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_dead_server_is_started_anew_at_its_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    back: list[str] = []
+    fleet = fleet_of(monkeypatch, LISTENS, tmp_path, replicas=2, revived=back.append)
+    urls = fleet.start()
+    first = server_of(fleet)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: back == [urls[0]])
+    assert server_of(fleet) != first
+    left = [server_of(fleet, i) for i in range(2)]
+    fleet.close()
+    assert fleet.failure is None
+    assert not any(map(is_alive, left))
+
+
+def test_a_server_that_keeps_ending_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vllm_process, "_RESTARTS", 1)
+    fleet = fleet_of(monkeypatch, LISTENS, tmp_path)
+    fleet.start()
+    for replica in fleet.replicas:
+        at = replica.command.index("-c") + 1
+        replica.command[at] = "raise SystemExit('ValueError: no memory')"
+    os.kill(server_of(fleet), signal.SIGKILL)
+    wait_until(lambda: fleet.failure is not None)
+    assert fleet.failure is not None
+    assert "has ended 2 times" in fleet.failure
+    assert "no memory" in fleet.failure
+    fleet.close()
+
+
+def test_why_a_server_did_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fleet = fleet_of(monkeypatch, "raise SystemExit('ValueError: KV cache is too small')", tmp_path)
+    with pytest.raises(UserError, match=r"vLLM ended while it started(.|\n)*KV cache is too small"):
+        fleet.start()
+    assert (tmp_path / "vllm-0.log").is_file()
+
+
+def test_no_server_outlives_a_killed_trainer() -> None:
+    nested = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
+    owner = (
+        "import os, subprocess, sys, time\n"
+        "guard = subprocess.Popen([sys.executable, '-m', 'vlrft.engines.vllm_guard', str(os.getpid()), sys.executable,"
+        f" '-c', {nested + 'time.sleep(99)'!r}], start_new_session=True)\n"
+        "print(guard.pid, flush=True)\n"
+        "time.sleep(99)"
+    )
+    trainer = subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None
+    guard = int(trainer.stdout.readline())
+
+    def children(pid: int) -> list[int]:
+        file = Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+    wait_until(lambda: children(guard) and children(children(guard)[0]))
+    family = [guard, *children(guard), *children(children(guard)[0])]
+    assert len(family) == 3
+    trainer.kill()
+    trainer.wait()
+    trainer.stdout.close()
+    wait_until(lambda: not any(map(is_alive, family)))
+
+
+def test_settings_become_vllms_options(tmp_path: Path) -> None:
+    settings = {"enforce_eager": True, "enable_chunked_prefill": False, "max_model_len": 64, "use_tqdm_on_load": False}
+    arguments = serve_arguments(tmp_path, {**settings, "limit_mm_per_prompt": {"image": 3}, "quantization": None})
+    assert arguments[:2] == ["--model", str(tmp_path)]
+    said = " ".join(arguments)
+    assert "--enforce-eager --no-enable-chunked-prefill --max-model-len 64 --limit-mm-per-prompt" in said
+    assert '{"image": 3}' in arguments
+    assert "tqdm" not in said
+    assert "quantization" not in said

@@ -1,0 +1,286 @@
+"""vLLM in processes of its own: servers that vlrft starts, or that are given by URL, asked over HTTP.
+
+Requests go to the servers in turn. New weights reach all of them before the next rollout that needs them, and the
+canary checks each. Of several ranks, rank 0 starts the servers and pushes the weights; every rank asks for its own
+completions.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from vlrft.dist import World
+from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError
+from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
+from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
+from vlrft.engines.vllm_http import PassingError, VLLMServer
+from vlrft.engines.vllm_process import Fleet, serve_arguments
+from vlrft.engines.vllm_shared import (
+    SETTINGS,
+    of_platform,
+    refuse_too_long,
+    require_vllm,
+    sampling_fields,
+    weight_dtype,
+)
+from vlrft.engines.vllm_wire import GENERATE, completions, replayed, request_body, stamps, was_aborted
+from vlrft.engines.weights import WeightFolder
+from vlrft.log import UserError
+from vlrft.models.base import Family
+from vlrft.types import Completion, Prompt
+
+_AT_ONCE = 128
+"""Requests under way per server: vLLM queues what it cannot take yet."""
+_EXPECTED = (StaleWeightsError, RuntimeError, OSError, UserError)
+"""What a rank may meet at a sync: told to the other ranks, which would wait for it for ever."""
+
+
+class VLLMServerEngine:
+    """Engine over vLLM servers. Its own start at the first rollout, with the weights of that moment."""
+
+    def __init__(
+        self,
+        family: Family,
+        *,
+        max_rows: int = 512,
+        attention: str = "auto",
+        precision: str = "no",
+        base_urls: Sequence[str] | None = None,
+        replicas: int = 1,
+        devices: Sequence[str] | None = None,
+        timeout_s: float = 1800.0,
+        retries: int = 8,
+        start_timeout_s: float = 900.0,
+        weights_dir: str | None = None,
+        log_dir: str | None = None,
+        max_model_len: int = 8192,
+        dtype: str | None = None,
+        canary_tolerance: float | None = None,
+        **settings: Any,
+    ) -> None:
+        """base_urls: servers that run already; None = start `replicas` of them. devices: CUDA_VISIBLE_DEVICES of each
+        that is started. timeout_s: longest wait for one answer. retries: how often a request is repeated, with pauses
+        that grow to 10 s. start_timeout_s: longest wait for a server to be up. weights_dir: a folder that trainer and
+        servers see, for weights on their way; None = shared memory of this machine. log_dir: of the servers' logs;
+        None = a temporary folder. max_rows, max_model_len, dtype and `settings` (arguments of `vllm.LLM`) are for
+        servers that are started; canary_tolerance as for engine.name=vllm.
+
+        Raises UserError for a given server that is not there or cannot be used, ImportError where vLLM is missing.
+        """
+        require_vllm("vllm_server")
+        self.family = family
+        self.policy_version = 0
+        self.world = World()
+        self.servers: list[VLLMServer] = []
+        self.fleet: Fleet | None = None
+        self.max_model_len = max_model_len
+        self._patience: dict[str, Any] = {"timeout_s": timeout_s, "retries": retries}
+        self._start_timeout_s = start_timeout_s
+        self._weights_dir = None if weights_dir is None else Path(weights_dir)
+        self._log_dir = None if log_dir is None else Path(log_dir)
+        self._replicas, self._devices = replicas, devices
+        own_dtype = weight_dtype(family, precision, dtype)
+        self._shards: dict[str, int] = {}
+        if base_urls is not None:
+            refuse_settings({**settings, **({"replicas": replicas} if replicas != 1 else {})}, devices)
+            given = [look_at(VLLMServer(url, **self._patience), family) for url in base_urls]
+            self._take(given)
+            own_dtype = given[0].dtype
+        elif replicas < 1 or (devices is not None and len(devices) != replicas):
+            raise ValueError(
+                f"engine.kwargs: replicas={replicas} needs to be 1 or more, and devices one entry for each"
+            )
+        else:
+            limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
+            name = str(own_dtype).removeprefix("torch.")
+            self._shards = {"": int(settings.get("data_parallel_size", 1))}
+            self.settings = {**SETTINGS, "dtype": name, **limits, **of_platform(family, max_model_len), **settings}
+        self.canary = Canary(
+            family, TOLERANCES[own_dtype] if canary_tolerance is None else canary_tolerance, kind=attention
+        )
+        self._sync: WeightSync | None = None
+        self._folder: WeightFolder | None = None
+        self._is_stale = True
+        self._pushing = False
+        """Whether whoever finds a server without the right weights can leave it to the push under way."""
+        self._checked = False
+        """Whether the canary has seen the weights of the last push."""
+        self._stamp = ""
+        self._run = uuid.uuid4().hex[:8]
+
+    def join(self, world: World) -> None:
+        """Work as one of several ranks: all must call `sync` and `generate` equally often, if need be with nothing to
+        ask. Called once, before either."""
+        self.world = world.apart()
+        self._run = self.world.gather(self._run)[0]
+
+    def sync(self, policy_version: int) -> None:
+        """The weights are pushed when the next rollout needs them: many steps may pass without one."""
+        self._is_stale = self._is_stale or policy_version != self.policy_version
+        self.policy_version = policy_version
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
+        """Row i of a request samples with the seed `seeds[0] + i`, so a request that is repeated, after whatever
+        failure and at whatever server, gives the same tokens."""
+        if self._is_stale:
+            self._bring_up_to_date(requests)
+        if not requests:
+            return []
+        refuse_too_long(requests, params, self.max_model_len)
+        version, stamp = self.policy_version, self._stamp
+
+        def one(index: int) -> tuple[Completion, ...]:
+            request, server = requests[index], self.servers[(self.world.rank + index) % len(self.servers)]
+            body = request_body(self.family, request.prompt, sampling_fields(request, params, self.family))
+            answer = server.ask("POST", GENERATE, body=body, accept=lambda answer: _refuse_other(answer, stamp))
+            return completions(self.family, request, answer, version)
+
+        done = self._at_once(one, len(requests))
+        if self.fleet is not None and self.fleet.failure is not None:
+            raise UserError(self.fleet.failure)
+        return done
+
+    def replay(self, prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
+        """Log-probs of a given completion's tokens, at temperature 1 and without bans, in the first server."""
+        return self._replay_in(self.servers[0])(prompt, token_ids)
+
+    def close(self) -> None:
+        """Stop the servers that were started, and remove the folder of weights."""
+        for server in self.servers:
+            server.close()
+        if self.fleet is not None:
+            self.fleet.close()
+        if self._folder is not None:
+            self._folder.close()
+        self.fleet, self._folder, self._sync = None, None, None
+
+    def _at_once(self, work: Callable[[int], tuple[Completion, ...]], count: int) -> list[tuple[Completion, ...]]:
+        """What `work` gives for 0 to count - 1, side by side; when one fails, the others are not waited for."""
+        try:
+            with ThreadPoolExecutor(min(count, _AT_ONCE * len(self.servers))) as pool:
+                try:
+                    return list(pool.map(work, range(count)))
+                except BaseException:  # Ctrl-C as well
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for server in self.servers:
+                        server.abandon()
+                    raise
+        finally:
+            for server in self.servers:
+                server.renew()
+
+    def _take(self, given: Sequence[GivenServer]) -> None:
+        self.servers = [one.server for one in given]
+        self._shards = {one.server.url: one.shards for one in given}
+        self.max_model_len = min(one.max_model_len for one in given)
+
+    def _bring_up_to_date(self, requests: Sequence[Request]) -> None:
+        """Push and check the weights, if any rank has something to ask for. All ranks take part."""
+        self.canary.choose([request.prompt for request in requests])
+        if not any(self.world.gather(bool(requests))):
+            return
+        stamp = f"{self._run}-{self.policy_version}"
+        self._together(lambda: self._push(stamp))
+        urls = self.world.gather([server.url for server in self.servers])[0]
+        if not self.servers:
+            self.servers = [self._own(url) for url in urls]
+        checking = self.world.gather(self.canary.prompt is not None).index(True)
+        self._together(lambda: self._check(checking))
+        self._stamp, self._checked, self._is_stale = stamp, True, False
+
+    def _together(self, work: Callable[[], None]) -> None:
+        self.world.together(work, _EXPECTED)
+
+    def _push(self, stamp: str) -> None:
+        if not self.world.is_main:
+            return
+        self._pushing, self._checked = True, False
+        try:
+            if not self.servers:
+                self._start()
+                for server in self.servers:
+                    stamp_weights(server, stamp)
+                sync = self._new_sync()
+            else:
+                sync = self._sync if self._sync is not None else self._new_sync()
+                sync.push(self.servers, stamp)
+            self._sync, self._stamp = sync, stamp
+        finally:
+            self._pushing = False
+        for server in self.servers:
+            if weights_stamp(server) != stamp:  # it died and came back while others were pushed to
+                sync.push([server], stamp)
+
+    def _start(self) -> None:
+        self._folder = WeightFolder(self.family, self._weights_dir)
+        self.fleet = Fleet(
+            serve_arguments(self._folder.write(), self.settings),
+            replicas=self._replicas,
+            devices=self._devices,
+            log_dir=self._log_dir,
+            start_timeout_s=self._start_timeout_s,
+            revived=self._revived,
+        )
+        self.servers = [self._own(url) for url in self.fleet.start()]
+
+    def _own(self, url: str) -> VLLMServer:
+        server = VLLMServer(url, comes_back_in=self._start_timeout_s, **self._patience)
+        fleet = self.fleet
+        if fleet is not None:
+            server.gave_up = lambda: fleet.failure
+        return server
+
+    def _new_sync(self) -> WeightSync:
+        if self._folder is None:
+            self._folder = WeightFolder(self.family, self._weights_dir)
+        return FolderSync(self._folder, self.fleet.weights if self.fleet is not None else nullcontext())
+
+    def _revived(self, url: str) -> None:
+        """A server is back with the weights of the last push: check and label them. A push does so by itself."""
+        if self._pushing:
+            return
+        checked = self._checked
+        server = VLLMServer(url, **self._patience)
+        try:
+            for replay in self._replays(server) if checked else ():
+                self.canary.check_again(replay, self.policy_version)
+            stamp_weights(server, self._stamp)
+        finally:
+            server.close()
+
+    def _check(self, rank: int) -> None:
+        if self.world.rank == rank:
+            replays = [replay for server in self.servers for replay in self._replays(server)]
+            self.canary.check_all(replays, self.policy_version)
+
+    def _replays(self, server: VLLMServer) -> list[Replay]:
+        """One for each engine behind a server (data_parallel_size)."""
+        shards = self._shards.get(server.url) or self._shards.get("", 1)
+        return [self._replay_in(server, shard if shards > 1 else None) for shard in range(shards)]
+
+    def _replay_in(self, server: VLLMServer, shard: int | None = None) -> Replay:
+        def replay(prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
+            fields = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
+            headers = {} if shard is None else {"X-data-parallel-rank": str(shard)}
+            body = request_body(self.family, prompt, fields, token_ids)
+            return replayed(server.ask("POST", GENERATE, body=body, headers=headers), token_ids)
+
+        return replay
+
+
+def _refuse_other(answer: Any, stamp: str) -> None:
+    """An answer that other weights gave is asked for again: a server that is back gets the right ones in a moment."""
+    if was_aborted(answer):
+        raise PassingError("it was told to abort its requests")
+    found = stamps(answer)
+    if found != {stamp}:
+        raise PassingError(
+            f"it sampled with weights labelled {', '.join(sorted(found)) or 'not at all'}, this run pushed {stamp}: "
+            "it was started anew, or another run pushes weights to it"
+        )

@@ -1,0 +1,125 @@
+"""Servers given by URL, looked at before they are used: their model, settings and routes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlrft.engines.vllm_http import EngineUnreachableError, ServerRefusalError, VLLMServer
+from vlrft.engines.vllm_process import WORKER
+from vlrft.engines.vllm_wire import GENERATE
+from vlrft.log import UserError
+from vlrft.models.base import Family
+
+logger = logging.getLogger(__name__)
+
+TESTED = "0.32"
+"""The version of vLLM that vlrft is tested with."""
+_FIRST_RETRIES = 3
+_COMMAND = (
+    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --dtype float32 --logprobs-mode processed_logprobs "
+    f"--no-mm-device-do-normalize --enable-prefix-caching --enable-scale-out --worker-extension-cls {WORKER}"
+)
+_COMPARED = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenServer:
+    """A server that can be used."""
+
+    server: VLLMServer
+    max_model_len: int
+    dtype: torch.dtype
+    shards: int
+    """Engines behind it (`data_parallel_size`)."""
+
+
+def refuse_settings(settings: Mapping[str, Any], devices: Sequence[str] | None) -> None:
+    """Raises UserError where servers that run already are to be set up."""
+    names = [*settings, *(["devices"] if devices is not None else [])]
+    if names:
+        raise UserError(
+            f"engine.kwargs.{names[0]} is for servers that vlrft starts; with base_urls give it to `vllm serve`"
+        )
+
+
+def look_at(server: VLLMServer, family: Family) -> GivenServer:
+    """Refuse a server that is not there, serves another model, or cannot be given weights.
+
+    Raises EngineUnreachableError or UserError with the next step.
+    """
+    try:
+        version = str(server.ask("GET", "/version", retries=_FIRST_RETRIES)["version"])
+    except EngineUnreachableError as error:
+        raise EngineUnreachableError(f"{error}. The command: {_COMMAND}") from error
+    except (ServerRefusalError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"engine.kwargs.base_urls: behind {server.url} is no vLLM server ({error})") from error
+    if not version.startswith(f"{TESTED}."):
+        logger.warning("%s runs vLLM %s; vlrft is tested with %s", server.url, version, TESTED)
+    try:
+        config = server.ask("GET", "/server_info?config_format=json")["vllm_config"]
+    except ServerRefusalError as error:
+        raise UserError(
+            f"{server.url} lacks the routes by which weights are pushed ({error}): start it so: {_COMMAND}"
+        ) from error
+    _refuse_closed_routes(server)
+    _refuse_other_settings(server, config)
+    _refuse_other_model(server, str(config["model_config"]["model"]), family)
+    return GivenServer(
+        server=server,
+        max_model_len=int(config["model_config"]["max_model_len"]),
+        dtype=getattr(torch, str(config["model_config"]["dtype"]).removeprefix("torch.")),
+        shards=int(config["parallel_config"]["data_parallel_size"]),
+    )
+
+
+def _refuse_closed_routes(server: VLLMServer) -> None:
+    """An empty request is bad where the route is open."""
+    try:
+        server.ask("POST", GENERATE, body=b"{}")
+    except ServerRefusalError as error:
+        if error.status in (403, 404):
+            raise UserError(f"{error}. Start it so: {_COMMAND}") from error
+
+
+def _refuse_other_settings(server: VLLMServer, config: Mapping[str, Any]) -> None:
+    model, parallel = config["model_config"], config["parallel_config"]
+    server.repacks = parallel["worker_extension_cls"] == WORKER
+    found = {
+        "--logprobs-mode processed_logprobs": model["logprobs_mode"] == "processed_logprobs",
+        "--no-mm-device-do-normalize": not (model["multimodal_config"] or {}).get("mm_device_do_normalize"),
+        # There vLLM keeps a packed copy of the output head, which must be made anew.
+        f"--worker-extension-cls {WORKER}": server.repacks or config["device_config"]["device"] != "cpu",
+    }
+    missing = [option for option, is_there in found.items() if not is_there]
+    if missing:
+        raise UserError(f"{server.url} was started without {' '.join(missing)}: start it so: {_COMMAND}")
+
+
+def _refuse_other_model(server: VLLMServer, name: str, family: Family) -> None:
+    """Compare the configs, where the server's model is a folder that this process sees too; the rest the push finds."""
+    if not (Path(name) / "config.json").is_file():
+        return
+    from transformers import AutoConfig
+
+    theirs, ours = AutoConfig.from_pretrained(name), family.model.config
+    differing = [
+        f"{key} {of_theirs} (the trainer's: {of_ours})"
+        for key in _COMPARED
+        for of_theirs, of_ours in [(_value(theirs, key), _value(ours, key))]
+        if of_theirs != of_ours
+    ]
+    if differing:
+        raise UserError(
+            f"{server.url} serves {name}, another model than the trainer's: {', '.join(differing)}. Serve the model of "
+            "model.model_name_or_path, or correct engine.kwargs.base_urls"
+        )
+
+
+def _value(config: Any, key: str) -> Any:
+    return config.model_type if key == "model_type" else getattr(config.get_text_config(), key, None)

@@ -1,0 +1,233 @@
+"""vLLM servers that vlrft starts: their command, ports and logs, and a watch that starts a dead one anew.
+
+They end with `close()`, at exit, and when this process dies in any way (`vllm_guard`).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from vlrft.engines.vllm_http import VLLMServer
+from vlrft.log import UserError
+
+logger = logging.getLogger(__name__)
+
+WORKER = "vlrft.engines.vllm_worker.PolicyWorker"
+ENVIRONMENT = {
+    "VLLM_SERVER_DEV_MODE": "1",  # the routes for weights and caches; the servers listen on this machine alone
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+_OFFLINE_ONLY = ("use_tqdm_on_load",)
+_RESTARTS = 5
+"""How often one server is started anew before the run gives up."""
+_SHOWN_LINES = 12
+_POLL_S = 0.3
+
+
+def serve_arguments(model: Path, settings: Mapping[str, Any]) -> list[str]:
+    """vLLM's command line for `settings`, which are arguments of `vllm.LLM`."""
+    arguments = ["--model", str(model), "--worker-extension-cls", WORKER, "--enable-scale-out"]
+    arguments.append("--disable-uvicorn-access-log")
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if name in _OFFLINE_ONLY or value is None:
+            continue
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            arguments += [f"--{flag}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    return arguments
+
+
+def _server_command() -> list[str]:
+    try:
+        importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        # `vllm serve` of vllm-cpu ends at once: it looks for a package called vllm (0.32). This is what it would run.
+        return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on, all different."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+class Replica:
+    """One server process, on a port of its own that it keeps when it is started anew."""
+
+    def __init__(self, port: int, arguments: Sequence[str], log: Path, devices: str | None) -> None:
+        self.port, self.log = port, log
+        listening = ["--host", "127.0.0.1", "--port", str(port)]
+        self.command = [
+            *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid())),
+            *(*_server_command(), *arguments, *listening),
+        ]
+        self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK} | ENVIRONMENT
+        if devices is not None:
+            self.env["CUDA_VISIBLE_DEVICES"] = devices
+        self.process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.starts += 1
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True
+            )
+
+    def has_ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def last_words(self) -> str:
+        """The log's lines that say what went wrong, else its last ones."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        telling = [line for line in lines if "Error" in line and "Traceback" not in line]
+        return "\n".join((telling or lines)[-_SHOWN_LINES:])
+
+
+class Fleet:
+    """All servers of a run, started together and watched by a thread until `close`."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        replicas: int,
+        devices: Sequence[str] | None,
+        log_dir: Path | None,
+        start_timeout_s: float,
+        revived: Callable[[str], None],
+    ) -> None:
+        """devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
+        revived: called with the URL of a server that was started anew, before it counts as back.
+        """
+        self.own_logs = log_dir is None
+        self.log_dir = Path(tempfile.mkdtemp(prefix="vlrft-vllm-")) if log_dir is None else log_dir
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self.start_timeout_s = start_timeout_s
+        self.revived = revived
+        self.weights = threading.Lock()
+        """Held while weights are written, and while a server that was started anew reads them."""
+        self.failure: str | None = None
+        ports = free_ports(replicas)
+        self.replicas = [
+            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None)
+            for i, port in enumerate(ports)
+        ]
+        self._closing = threading.Event()
+        self._watch: threading.Thread | None = None
+        self._end = weakref.finalize(self, _end_all, self.replicas, self._closing)
+
+    def start(self) -> list[str]:
+        """Start all and wait until they answer; returns their URLs. Raises UserError with the log's last words."""
+        try:
+            for replica in self.replicas:
+                replica.start()
+            for replica in self.replicas:
+                self._await(replica)
+        except UserError as error:
+            self.failure = str(error)
+            self.close()
+            raise
+        watch = threading.Thread(target=_keep, args=(weakref.ref(self), self._closing), name="vllm-watch", daemon=True)
+        self._watch = watch
+        watch.start()
+        return [replica.url for replica in self.replicas]
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._watch is not None and self._watch is not threading.current_thread():
+            self._watch.join()
+        self._end()
+        if self.own_logs and self.failure is None:
+            shutil.rmtree(self.log_dir, ignore_errors=True)
+
+    def _await(self, replica: Replica) -> None:
+        client = VLLMServer(replica.url, timeout_s=5.0, retries=0)
+        deadline = time.monotonic() + self.start_timeout_s
+        try:
+            while not client.is_healthy():
+                if replica.has_ended():
+                    raise UserError(
+                        f"engine.name=vllm_server: vLLM ended while it started ({replica.log}):\n{replica.last_words()}"
+                    )
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"engine.name=vllm_server: vLLM was not ready after {self.start_timeout_s:.0f} s "
+                        f"({replica.log}); raise engine.kwargs.start_timeout_s if it is only slow"
+                    )
+                if self._closing.wait(_POLL_S):
+                    raise UserError("engine.name=vllm_server: closed while a server started")
+        finally:
+            client.close()
+
+    def revive(self) -> None:
+        """Start anew what has ended."""
+        for replica in self.replicas:
+            if replica.has_ended() and not self._closing.is_set():
+                self._restart(replica)
+
+    def _restart(self, replica: Replica) -> None:
+        if replica.starts > _RESTARTS:
+            self.failure = (
+                f"engine.name=vllm_server: the server at {replica.url} has ended {replica.starts} times "
+                f"({replica.log}):\n{replica.last_words()}"
+            )
+            return
+        logger.warning("the vLLM server at %s has ended (%s); it is started anew", replica.url, replica.log)
+        try:
+            with self.weights:
+                replica.start()
+                self._await(replica)
+                self.revived(replica.url)
+        except Exception as error:  # of a thread: told to the one that asks for rollouts
+            if not replica.has_ended() and not self._closing.is_set():
+                self.failure = f"the vLLM server at {replica.url} could not be brought back: {error}"
+            return
+        logger.warning("the vLLM server at %s is back", replica.url)
+
+
+def _keep(reference: weakref.ref[Fleet], closing: threading.Event) -> None:
+    """Watch a fleet as long as somebody needs it."""
+    while not closing.wait(_POLL_S):
+        fleet = reference()
+        if fleet is None or fleet.failure is not None:
+            return
+        fleet.revive()
+        del fleet
+
+
+def _end_all(replicas: Sequence[Replica], closing: threading.Event) -> None:
+    closing.set()
+    running = [replica.process for replica in replicas if replica.process is not None]
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.wait()
