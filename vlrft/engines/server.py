@@ -20,7 +20,7 @@ from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.vllm_http import PassingError, VLLMServer
-from vlrft.engines.vllm_process import Fleet, serve_arguments
+from vlrft.engines.vllm_process import Fleet
 from vlrft.engines.vllm_shared import (
     SETTINGS,
     of_platform,
@@ -111,7 +111,8 @@ class VLLMServerEngine:
         """Whether whoever finds a server without the right weights can leave it to the push under way."""
         self._checked = False
         """Whether the canary has seen the weights of the last push."""
-        self._stamp = ""
+        self._stamp, self._pushed = "", 0
+        """Label and policy version of the last push."""
         self._run = uuid.uuid4().hex[:8]
 
     def join(self, world: World) -> None:
@@ -128,12 +129,12 @@ class VLLMServerEngine:
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`, so a request that is repeated, after whatever
         failure and at whatever server, gives the same tokens."""
-        if self._is_stale:
+        if any(self.world.gather(self._is_stale)):
             self._bring_up_to_date(requests)
         if not requests:
             return []
         refuse_too_long(requests, params, self.max_model_len)
-        version, stamp = self.policy_version, self._stamp
+        version, stamp = self._pushed, self._stamp
 
         def one(index: int) -> tuple[Completion, ...]:
             request, server = requests[index], self.servers[(self.world.rank + index) % len(self.servers)]
@@ -185,14 +186,17 @@ class VLLMServerEngine:
         self.canary.choose([request.prompt for request in requests])
         if not any(self.world.gather(bool(requests))):
             return
-        stamp = f"{self._run}-{self.policy_version}"
+        # That of rank 0: `sync` may be called meanwhile, on some ranks sooner than on others.
+        version = self.world.gather(self.policy_version)[0]
+        stamp = f"{self._run}-{version}"
         self._together(lambda: self._push(stamp))
         urls = self.world.gather([server.url for server in self.servers])[0]
         if not self.servers:
             self.servers = [self._own(url) for url in urls]
         checking = self.world.gather(self.canary.prompt is not None).index(True)
-        self._together(lambda: self._check(checking))
-        self._stamp, self._checked, self._is_stale = stamp, True, False
+        self._together(lambda: self._check(checking, version))
+        self._stamp, self._pushed, self._checked = stamp, version, True
+        self._is_stale = self.policy_version != version
 
     def _together(self, work: Callable[[], None]) -> None:
         self.world.together(work, _EXPECTED)
@@ -220,7 +224,8 @@ class VLLMServerEngine:
     def _start(self) -> None:
         self._folder = WeightFolder(self.family, self._weights_dir)
         self.fleet = Fleet(
-            serve_arguments(self._folder.write(), self.settings),
+            self._folder.write(),
+            self.settings,
             replicas=self._replicas,
             devices=self._devices,
             log_dir=self._log_dir,
@@ -249,15 +254,15 @@ class VLLMServerEngine:
         server = VLLMServer(url, **self._patience)
         try:
             for replay in self._replays(server) if checked else ():
-                self.canary.check_again(replay, self.policy_version)
+                self.canary.check_again(replay, self._pushed)
             stamp_weights(server, self._stamp)
         finally:
             server.close()
 
-    def _check(self, rank: int) -> None:
+    def _check(self, rank: int, version: int) -> None:
         if self.world.rank == rank:
             replays = [replay for server in self.servers for replay in self._replays(server)]
-            self.canary.check_all(replays, self.policy_version)
+            self.canary.check_all(replays, version)
 
     def _replays(self, server: VLLMServer) -> list[Replay]:
         """One for each engine behind a server (data_parallel_size)."""

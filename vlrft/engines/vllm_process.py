@@ -78,12 +78,12 @@ def free_ports(count: int) -> list[int]:
 class Replica:
     """One server process, on a port of its own that it keeps when it is started anew."""
 
-    def __init__(self, port: int, arguments: Sequence[str], log: Path, devices: str | None) -> None:
+    def __init__(self, port: int, weights: Path, settings: Mapping[str, Any], log: Path, devices: str | None) -> None:
         self.port, self.log = port, log
         listening = ["--host", "127.0.0.1", "--port", str(port)]
         self.command = [
-            *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid())),
-            *(*_server_command(), *arguments, *listening),
+            *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid()), str(weights)),
+            *(*_server_command(), *serve_arguments(weights, settings), *listening),
         ]
         self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK} | ENVIRONMENT
         if devices is not None:
@@ -117,7 +117,8 @@ class Fleet:
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        weights: Path,
+        settings: Mapping[str, Any],
         *,
         replicas: int,
         devices: Sequence[str] | None,
@@ -125,7 +126,8 @@ class Fleet:
         start_timeout_s: float,
         revived: Callable[[str], None],
     ) -> None:
-        """devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
+        """weights: the folder of the model, which is written anew at every push. settings: arguments of `vllm.LLM`.
+        devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
         revived: called with the URL of a server that was started anew, before it counts as back.
         """
         self.own_logs = log_dir is None
@@ -138,7 +140,7 @@ class Fleet:
         self.failure: str | None = None
         ports = free_ports(replicas)
         self.replicas = [
-            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None)
+            Replica(port, weights, settings, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None)
             for i, port in enumerate(ports)
         ]
         self._closing = threading.Event()
