@@ -55,13 +55,14 @@ def test_all_ranks_get_as_many_and_run_the_tower_together(family: Family) -> Non
     levelled = level(mine, family, Ranks([[False] * 3, [False, False, True, False, False, True]]))
     assert [batch.touch_vision for batch in levelled] == [True, True, True, False, False, True]
     assert [len(batch.groups) for batch in levelled] == [1, 1, 1, 1, 0, 0]
+    assert [batch.touch_vision for batch in level(mine[2:], family, Ranks([[False]]))] == [True, False]
     assert level([], family, Ranks([[]])) == []
 
 
 def test_where_only_the_tower_learns_it_always_runs(family: Family) -> None:
     family.freeze(vision_tower=False, projector=False, language_model=True)
-    levelled = level([], family, Ranks([[False]]))
-    assert [batch.touch_vision for batch in levelled] == [True]
+    levelled = level([], family, Ranks([[False, False]]))
+    assert [batch.touch_vision for batch in levelled] == [True, True]
 
 
 @pytest.mark.parametrize("touch", [False, True])

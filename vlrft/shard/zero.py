@@ -162,8 +162,6 @@ def _initialize(
     module: Policy, optimizer: torch.optim.Optimizer | None, config: dict[str, Any], device: torch.device
 ) -> Any:
     """DeepSpeed's engine over `module`; without an optimiser one that only answers."""
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     need_process_group(device)
     import deepspeed
