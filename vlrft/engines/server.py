@@ -16,7 +16,7 @@ from typing import Any
 
 from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
-from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError
+from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError, accompany
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.vllm_http import PassingError, VLLMServer
@@ -30,7 +30,7 @@ from vlrft.engines.vllm_shared import (
     weight_dtype,
 )
 from vlrft.engines.vllm_wire import GENERATE, completions, replayed, request_body, stamps, was_aborted
-from vlrft.engines.weights import WeightFolder
+from vlrft.engines.weights import WeightFolder, attend_write
 from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.types import Completion, Prompt
@@ -203,6 +203,7 @@ class VLLMServerEngine:
 
     def _push(self, stamp: str) -> None:
         if not self.world.is_main:
+            attend_write(self.family)
             return
         self._pushing, self._checked = True, False
         try:
@@ -210,7 +211,7 @@ class VLLMServerEngine:
                 self._start()
                 for server in self.servers:
                     stamp_weights(server, stamp)
-                sync = self._new_sync()
+                sync = self._new_sync(written=stamp)
             else:
                 sync = self._sync if self._sync is not None else self._new_sync()
                 sync.push(self.servers, stamp)
@@ -241,10 +242,10 @@ class VLLMServerEngine:
             server.gave_up = lambda: fleet.failure
         return server
 
-    def _new_sync(self) -> WeightSync:
+    def _new_sync(self, written: str | None = None) -> WeightSync:
         if self._folder is None:
             self._folder = WeightFolder(self.family, self._weights_dir)
-        return FolderSync(self._folder, self.fleet.weights if self.fleet is not None else nullcontext())
+        return FolderSync(self._folder, self.fleet.weights if self.fleet is not None else nullcontext(), written)
 
     def _revived(self, url: str) -> None:
         """A server is back with the weights of the last push: check and label them. A push does so by itself."""
@@ -263,6 +264,8 @@ class VLLMServerEngine:
         if self.world.rank == rank:
             replays = [replay for server in self.servers for replay in self._replays(server)]
             self.canary.check_all(replays, version)
+        else:
+            accompany(self.family)
 
     def _replays(self, server: VLLMServer) -> list[Replay]:
         """One for each engine behind a server (data_parallel_size)."""

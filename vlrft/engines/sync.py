@@ -23,14 +23,21 @@ class WeightSync(Protocol):
 class FolderSync:
     """Through a folder that trainer and servers see: shared memory, or `weights_dir` for servers on other machines."""
 
-    def __init__(self, folder: WeightFolder, writing: AbstractContextManager[object]) -> None:
-        """writing: held while the folder is written."""
+    def __init__(
+        self, folder: WeightFolder, writing: AbstractContextManager[object], written: str | None = None
+    ) -> None:
+        """writing: held while the folder is written. written: stamp of what it holds already."""
         self.folder = folder
         self.writing = writing
+        self.written = written
 
     def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
-        with self.writing:
-            path = str(self.folder.write())
+        """The folder is written once per stamp: where weights are spread over ranks, all of them take part in that."""
+        if stamp != self.written:
+            with self.writing:
+                self.folder.write()
+            self.written = stamp
+        path = str(self.folder.path)
         with ThreadPoolExecutor(len(servers)) as pool:
             list(pool.map(lambda server: load_policy(server, path, stamp), servers))
 
