@@ -1,4 +1,4 @@
-"""Weights that no rank has reach vLLM servers, and the canary compares them: one process, ZeRO-3 and FSDP2 agree."""
+"""Weights that no rank has reach vLLM servers, and the canary compares them: ZeRO-3 and FSDP2 against one process."""
 
 from __future__ import annotations
 
