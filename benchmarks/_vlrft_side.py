@@ -22,11 +22,11 @@ from _forwarded import COUNTED, Forwarded
 from _workloads import Workload, noise_images, one_group_budget, peak_memory_mib, print_result
 
 from vlrft.compose import compose, stage_configs
-from vlrft.log import Timers
-from vlrft.rollout import RolloutWorker
 from vlrft.runfolder import RunFolder
-from vlrft.setup import prepare, start_stage
-from vlrft.training import StageRun, grpo_step
+from vlrft.setup import prepare
+from vlrft.stage import StageRun
+from vlrft.stages import open_stage
+from vlrft.training import grpo_step
 
 
 def run(workload: Workload, folder: Path) -> dict[str, Any]:
@@ -107,18 +107,7 @@ def build_stage(workload: Workload, folder: Path) -> StageRun:
     composed = compose(recipe(workload, folder))
     prepared = prepare(composed, stage_configs(composed.config))
     (setup,) = prepared.stages
-    run_folder = RunFolder(folder / "run")
-    parts = start_stage(prepared, setup, None, None, run_folder.path)
-    timers = Timers()
-    return StageRun(
-        setup=setup,
-        state=parts.state,
-        worker=RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers),
-        objective=parts.objective,
-        reference=parts.reference,
-        folder=run_folder,
-        timers=timers,
-    )
+    return open_stage(prepared, setup, None, None, RunFolder(folder / "run"))
 
 
 def check_work(workload: Workload, rows: list[dict[str, float]]) -> None:

@@ -40,23 +40,15 @@ def recipe(scenes: Path, tmp_path: Path) -> Recipe:
 def stage(recipe: Recipe, tmp_path: Path) -> Stage:
     """`stage(train={...}, ...)`: a StageRun of the tiny recipe's first stage, ready for its first step."""
     from vlrft.compose import compose, stage_configs
-    from vlrft.log import Timers
-    from vlrft.rollout import RolloutWorker
     from vlrft.runfolder import RunFolder
-    from vlrft.setup import prepare, start_stage
-    from vlrft.training import StageRun
+    from vlrft.setup import prepare
+    from vlrft.stages import open_stage
 
-    def make(**blocks: Any) -> StageRun:
+    def make(**blocks: Any) -> Any:
         composed = compose(recipe(**blocks))
         prepared = prepare(composed, stage_configs(composed.config))
         folder = RunFolder(tmp_path / "stage")
         folder.path.mkdir(exist_ok=True)
-        parts = start_stage(prepared, prepared.stages[0], None, None, folder.path)
-        timers = Timers()
-        worker = RolloutWorker(renderer=parts.renderer, engine=parts.engine, judge=parts.judge, timers=timers)
-        return StageRun(
-            setup=prepared.stages[0], state=parts.state, worker=worker, objective=parts.objective,
-            reference=parts.reference, folder=folder, timers=timers,
-        )  # fmt: skip
+        return open_stage(prepared, prepared.stages[0], None, None, folder)
 
     return make

@@ -44,8 +44,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Composed, Path | None]]
         return SimpleNamespace(path=Path(composed.config.train.output_dir), summary={"grpo/eval/box.iou": 0.25})
 
     stand_in = SimpleNamespace(run=run)
-    monkeypatch.setitem(sys.modules, "vlrft.training", stand_in)
-    monkeypatch.setattr(vlrft, "training", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "vlrft.stages", stand_in)
+    monkeypatch.setattr(vlrft, "stages", stand_in, raising=False)
     return seen
 
 

@@ -29,6 +29,7 @@ from vlrft.data.video import ClipRequest, close_pools, submit_clip
 from vlrft.eval.run import evaluate_samples
 from vlrft.models.base import PromptError
 from vlrft.records import read_records, rollout_file
+from vlrft.stage import StageRun
 from vlrft.types import Clip, MediaPart, MediaRef, Sample, TextPart
 
 pytest.importorskip("av", reason="PyAV is not installed (it comes with the extra `video`)")
@@ -64,10 +65,10 @@ def clips(tmp_path: Path) -> list[Path]:
 def video_run(stage: Any, clips: list[Path]) -> Any:
     """`video_run(samples, **blocks)`: a stage whose sampler goes through these samples in order."""
 
-    def make(samples: list[Sample], **blocks: Any) -> training.StageRun:
+    def make(samples: list[Sample], **blocks: Any) -> StageRun:
         data = {"video": {"num_frames": 4}, "on_bad_sample": "skip", **blocks.pop("data", {})}
         train = {"prompts_per_step": 2, "steps": 4, **blocks.pop("train", {})}
-        run: training.StageRun = stage(data=data, train=train, **blocks)
+        run: StageRun = stage(data=data, train=train, **blocks)
         run.state.sampler = SequentialSampler(samples)
         return run
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vlrft.objectives.advantage import assign, group, rloo
 from vlrft.objectives.kl import KL_ESTIMATORS, k3
 from vlrft.objectives.loss import ClipOptions, LossInputs, clip, total_loss
+from vlrft.objectives.mismatch import MismatchOptions, mismatch
 from vlrft.pack import Counts, token_weight
 from vlrft.types import Completion, FinishReason, Group, Prompt, Rollout, Sample, Score
 
@@ -54,6 +55,25 @@ def test_clipped_loss(options: ClipOptions, scaled: bool, expected: list[float])
         assert float(loss.value) == pytest.approx(value, abs=2e-6), aggregation
     summed = total_loss(inputs(group(REWARDS, scaled)), weights("token_sum"), clip, options)
     assert float(summed.value) == pytest.approx(expected[3] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "expected"),
+    [
+        ("none", "product", 0.406312),
+        ("token_truncate", "product", 0.312133),
+        ("token_mask", "product", 0.188922),
+        ("sequence_truncate", "product", 0.496911),
+        ("sequence_mask", "product", 0.661191),
+        ("sequence_truncate", "geometric_mean", 0.403929),
+    ],
+)
+def test_mismatch_weights(name: str, ratio: str, expected: float) -> None:
+    behaviour = torch.tensor([-1.65, -0.1, -1.4, -2, -0.9, -1.4, -0.6, -1.85])
+    of_step, options = inputs(group(REWARDS)), MismatchOptions(upper=1.5, sequence_ratio=ratio)
+    found = mismatch(of_step.old_logp_N, behaviour, of_step.mask_N, SEQUENCE, name, options)
+    loss = total_loss(of_step, weights("token_mean_global"), clip, ClipOptions(), mismatch_N=found.weight_N)
+    assert float(loss.value) == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("k1", -0.025), ("k2", 0.05), ("k3", 0.054060)])

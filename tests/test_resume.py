@@ -29,7 +29,7 @@ STAGES = [{"kind": "sft", "train": {"steps": 3}}, {"kind": "grpo", "train": {"st
 PRELOAD = [
     "omegaconf",
     "vlrft.eval.run",
-    "vlrft.training",
+    "vlrft.stages",
     "vlrft.testing",
     "vlrft.engines.hf",
     "vlrft.models.tiny",

@@ -26,7 +26,7 @@ from rewards_of_mine import (
 )
 
 import vlrft
-from vlrft import checkpoint, training
+from vlrft import checkpoint, pipeline, training
 from vlrft.compose import ConfigError, compose
 from vlrft.log import UserError
 from vlrft.parse import Parsed
@@ -294,12 +294,12 @@ def test_a_run_that_nothing_is_scored_in_is_warned_of_and_stops(
 def test_stored_rollouts_bring_back_the_state(stage: Any) -> None:
     funcs = [{"func": "vlrft.testing:even_share"}, {"func": f"{HERE}Counting", "weight": 0.0}]
     run = stage(rewards={"funcs": funcs})
-    _, rendered, _ = training.propose(run)
-    first = training.collect(run, rendered)
-    training.store(run, first.groups)
+    rendered, _ = pipeline.render(run, pipeline.first_draw(run))
+    first = pipeline.collect(run, pipeline.first_draw(run), rendered)
+    pipeline.store(run, pipeline.first_draw(run), run.objective.assign(first.groups))
     state = run.worker.judge.state_dict()
     run.worker.judge.load_state_dict({"errors": 0, "rewards": {f"{HERE}Counting": {"seen": 0}}})
-    again = training.collect(run, rendered)
+    again = pipeline.collect(run, pipeline.first_draw(run), rendered)
     assert run.worker.judge.state_dict() == state
     assert [g.rollouts for g in again.groups] == [g.rollouts for g in first.groups]
 

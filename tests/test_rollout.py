@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from vlrft import training
+from vlrft import pipeline, training
 from vlrft.compose import compose
 from vlrft.engines.fake import FakeEngine
 from vlrft.models.base import PromptError
@@ -73,7 +73,7 @@ def test_length_and_sizes_from_the_header_equal_the_rendered_ones(stage: Any) ->
 
 def test_tokens_depend_on_seed_step_and_row_only(stage: Any) -> None:
     run = stage()
-    _, rendered, _ = training.propose(run)
+    rendered, _ = pipeline.render(run, pipeline.first_draw(run))
 
     def tokens(pairs: Any, key: tuple[object, ...]) -> dict[str, list[tuple[int, ...]]]:
         groups = run.worker.rollout(pairs, run.config, key).groups
@@ -88,7 +88,7 @@ def test_tokens_depend_on_seed_step_and_row_only(stage: Any) -> None:
 
 def test_groups_survive_the_disk_bit_by_bit(stage: Any) -> None:
     run = stage()
-    scored = training.collect(run, training.propose(run)[1])
+    scored = pipeline.collect(run, pipeline.first_draw(run), pipeline.render(run, pipeline.first_draw(run))[0])
     groups = run.objective.assign(scored.groups).kept
     path = rollout_file(run.folder.path, "grpo", 7)
     write_groups(path, groups, stage="grpo", step=7, judges=[{"errors": 2}])
@@ -105,7 +105,7 @@ def test_groups_survive_the_disk_bit_by_bit(stage: Any) -> None:
 
 def test_images_given_as_bytes_are_kept_for_the_report(stage: Any, tmp_path: Path) -> None:
     run = stage()
-    scored = training.collect(run, training.propose(run)[1])
+    scored = pipeline.collect(run, pipeline.first_draw(run), pipeline.render(run, pipeline.first_draw(run))[0])
     group = scored.groups[0]
     encoded = Path(group.sample.media[0].path or "").read_bytes()
     group = replace(group, sample=replace(group.sample, media=(MediaRef(data=encoded),)))

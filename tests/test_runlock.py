@@ -178,7 +178,7 @@ def test_a_failed_run_gives_the_folder_back(recipe: Any, tmp_path: Path, monkeyp
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr("vlrft.training.run_stages", broken)
+        patched.setattr("vlrft.stages.run_stages", broken)
         with pytest.raises(ZeroDivisionError):
             vlrft.train(recipe(train={"steps": 1}))
     assert not (tmp_path / "run" / LOCK).exists()
@@ -256,7 +256,7 @@ def test_ctrl_c_before_the_run_begins(
 
     (tmp_path / "mine.yaml").write_text(json.dumps(recipe()))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vlrft.training.prepare", interrupted)
+    monkeypatch.setattr("vlrft.stages.prepare", interrupted)
     monkeypatch.setattr(sys, "argv", ["vlrft", *command])
     with pytest.raises(SystemExit) as caught:
         cli.main()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlrft
-from vlrft import training
+from vlrft import pipeline, training
 from vlrft.config import RewardSpec
 from vlrft.grpo import Minibatch
 from vlrft.rewards.judge import Judge
@@ -31,7 +31,7 @@ def test_loss_falls_and_nothing_is_rolled_out(recipe: Any) -> None:
 @pytest.mark.parametrize("mode", ["direct", "think"])
 def test_the_answer_and_the_stop_token_are_taught(stage: Any, mode: str) -> None:
     run = stage(stages=SFT, data={"output_mode": mode})
-    _, rendered, left_out = training.propose(run)
+    rendered, left_out = pipeline.render(run, pipeline.first_draw(run))
     groups = reference_groups(rendered, run.worker.renderer)
     assert left_out == 0
     family = run.worker.renderer.family
@@ -48,7 +48,7 @@ def test_the_answer_and_the_stop_token_are_taught(stage: Any, mode: str) -> None
 
 def test_the_loss_is_the_mean_over_all_tokens_of_the_step(stage: Any) -> None:
     run = stage(stages=SFT, train={"micro_batch_tokens": 60})
-    groups = reference_groups(training.propose(run)[1], run.worker.renderer)
+    groups = reference_groups(pipeline.render(run, pipeline.first_draw(run))[0], run.worker.renderer)
     batches = training.pack_step(run, Minibatch(groups=tuple(groups)))
     assert len(batches) > 1
     policy = run.state.policy
@@ -78,7 +78,7 @@ def test_references_score_full_marks_in_every_family(stage: Any, name: str, spac
     judge = Judge([RewardSpec(func="box.iou"), RewardSpec(func="box.acc@0.5")], mode)
     renderer = run.worker.renderer
     assert renderer.family.coord_space == space
-    for group in reference_groups(training.propose(run)[1], renderer):
+    for group in reference_groups(pipeline.render(run, pipeline.first_draw(run))[0], renderer):
         meta = renderer.judge_meta(group.sample, group.prompt)
         score = judge.score(group.rollouts[0].completion.text, group.sample, meta)
         assert score.parts["box.acc@0.5"] == 1.0

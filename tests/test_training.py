@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlrft
-from vlrft import training
+from vlrft import pipeline, training
 from vlrft.compose import compose
 from vlrft.config import TrainConfig
 from vlrft.grpo import Objective
@@ -283,8 +283,8 @@ HERE = f"{Path(__file__)}:"
 
 def test_completions_that_no_reward_applies_to_leave_the_group(stage: Any) -> None:
     run = stage(rewards={"funcs": [{"func": f"{HERE}picky"}]})
-    _, rendered, _ = training.propose(run)
-    scored = training.collect(run, rendered)
+    rendered, _ = pipeline.render(run, pipeline.first_draw(run))
+    scored = pipeline.collect(run, pipeline.first_draw(run), rendered)
     kept = [r for group in scored.groups for r in group.rollouts]
     assert all(len(r.completion.text) % 2 == 0 for r in kept)
     assert 0 < len(kept) < 16
@@ -301,7 +301,7 @@ def test_nothing_scored_is_a_step_without_update(stage: Any) -> None:
 def test_weights_are_renormalised_over_the_rewards_that_apply(stage: Any) -> None:
     both = [{"func": "vlrft.testing:even_share", "weight": 0.25}, {"func": f"{HERE}never", "weight": 0.75}]
     run = stage(rewards={"funcs": both})
-    scored = training.collect(run, training.propose(run)[1])
+    scored = pipeline.collect(run, pipeline.first_draw(run), pipeline.render(run, pipeline.first_draw(run))[0])
     assert scored.unscored == 0
     for rollout in (r for group in scored.groups for r in group.rollouts):
         assert rollout.reward == rollout.score.parts["vlrft.testing:even_share"]

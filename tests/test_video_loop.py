@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from videos import SIZE, number_of, picture, shared_clip, write_video
 
+from vlrft import pipeline, training
 from vlrft import renderer as rendering
-from vlrft import training
 from vlrft.compose import compose, stage_configs
 from vlrft.config import DataConfig, ModelConfig, TinyModelConfig
 from vlrft.data.media import MediaError
@@ -299,8 +299,8 @@ def test_a_batch_without_media_among_batches_with(stage: Any, media: dict[str, M
     run = stage(model={"tiny": tiny(name).model_dump()}, data={"video": {"num_frames": 4}},
                 train={"prompts_per_step": 5, "micro_batch_tokens": 1})  # fmt: skip
     use(run, list(mixed(media)))
-    _, rendered, _ = training.propose(run)
-    groups = run.objective.assign(training.collect(run, rendered).groups).kept
+    rendered, _ = pipeline.render(run, pipeline.first_draw(run))
+    groups = run.objective.assign(pipeline.collect(run, pipeline.first_draw(run), rendered).groups).kept
     batches = training.pack_step(run, training.Minibatch(groups=tuple(groups)))
     for batch in batches:
         assert batch.has_media == bool(batch.groups[0].prompt.mm)

@@ -6,7 +6,7 @@
 
 The command line says the same: `vlrft train detection/bccd_tiny data.root=data/bccd train.steps=200`. Importing this
 package loads neither torch nor transformers; the first call of `train` or `evaluate` does. The training loop lives in
-`vlrft.training`: a submodule named `train` would replace the function `vlrft.train` once it is imported.
+`vlrft.stages`: a submodule named `train` would replace the function `vlrft.train` once it is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vlrft.compose import Composed, ConfigError
     from vlrft.config import Config
     from vlrft.eval.run import Results
-    from vlrft.training import Run
+    from vlrft.stages import Run
 
 __all__ = ["Config", "ConfigError", "Results", "Run", "__version__", "data", "evaluate", "recipes", "rewards", "train"]
 
@@ -30,7 +30,7 @@ _LAZY = {
     "Config": "vlrft.config:Config",
     "ConfigError": "vlrft.compose:ConfigError",
     "Results": "vlrft.eval.run:Results",
-    "Run": "vlrft.training:Run",
+    "Run": "vlrft.stages:Run",
     "compose": "vlrft.compose",
     "data": "vlrft.data",
     "recipes": "vlrft.recipes",
@@ -91,10 +91,10 @@ def train(
         )
     composed = _compose(source, asked)
 
-    from vlrft import training
+    from vlrft import stages
     from vlrft.eval.run import evaluate_samples
 
-    return training.run(composed, resume=run_dir, evaluator=evaluate_samples, changed=bool(asked))
+    return stages.run(composed, resume=run_dir, evaluator=evaluate_samples, changed=bool(asked))
 
 
 def evaluate(

@@ -122,6 +122,9 @@ class EngineConfig(Block):
     """Ban the end-of-sequence tokens: every completion has exactly `max_completion_length` tokens."""
     max_rows: int = Field(512, gt=0)
     """Completions decoded at once; more prompts than fit are decoded in turns."""
+    max_staleness: int = Field(0, ge=0)
+    """Steps that rollouts are made ahead of training, on the engine's own weights: they overlap, and each step learns
+    from samples of a policy so many steps old. 0 = strictly on-policy."""
     allow_truncated_sampling: bool = False
     """Permit top_p < 1 or top_k > 0 in training rollouts, whose log-probs the trainer then does not match."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -210,6 +213,14 @@ class ObjectiveConfig(Block):
     beta: float = Field(0.0, ge=0.0)
     """KL coefficient; 0 = no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    mismatch: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
+    """Weigh by pi_old / pi_behaviour where the engine's log-probs differ from the trainer's: capped at `mismatch_max`
+    (truncate), or 0 outside the bounds (mask); by token or by sequence (methods E.5)."""
+    mismatch_max: float = Field(2.0, gt=0.0)
+    mismatch_min: float | None = Field(None, ge=0.0)
+    """Lower bound of the masks; None = none."""
+    mismatch_sequence_ratio: Literal["product", "geometric_mean"] = "product"
+    """Ratio of a sequence, from its tokens' ratios."""
     num_iterations: int = Field(1, gt=0)
     """Passes over one rollout."""
     minibatches: int = Field(1, gt=0)

@@ -15,6 +15,7 @@ from vlrft.config import ObjectiveConfig
 from vlrft.objectives import ADVANTAGES, LOSSES
 from vlrft.objectives.advantage import Advantage, Assigned, assign
 from vlrft.objectives.loss import ClipOptions, LossInputs, PolicyLossFn, total_loss
+from vlrft.objectives.mismatch import MismatchOptions, mismatch
 from vlrft.pack import Batch
 from vlrft.registry import resolve
 from vlrft.types import FinishReason, Group
@@ -28,6 +29,7 @@ class Objective:
     advantage: Advantage
     policy_loss: PolicyLossFn
     options: ClipOptions
+    mismatch: MismatchOptions
 
     @classmethod
     def build(cls, config: ObjectiveConfig) -> Objective:
@@ -38,6 +40,9 @@ class Objective:
             advantage=resolve(config.advantage, ADVANTAGES, kind="advantage"),
             policy_loss=resolve(config.policy_loss, LOSSES, kind="policy loss"),
             options=ClipOptions(epsilon=config.epsilon, epsilon_high=high, delta=config.delta),
+            mismatch=MismatchOptions(
+                upper=config.mismatch_max, lower=config.mismatch_min, sequence_ratio=config.mismatch_sequence_ratio
+            ),
         )
 
     @property
@@ -61,17 +66,25 @@ class Objective:
             sequence_N=batch.sequence_N,
             mask_N=batch.loss_mask_N,
         )
+        weights = mismatch(
+            old_logp_N,
+            batch.behaviour_logp_N,
+            batch.loss_mask_N,
+            batch.sequence_N,
+            self.config.mismatch,
+            self.mismatch,
+        )
         loss = total_loss(
             inputs,
             batch.weight_N,
             self.policy_loss,
             self.options,
+            mismatch_N=weights.weight_N,
             ref_logp_N=batch.annotations.get("ref_logp_N"),
             beta=self.config.beta,
             kl_estimator=self.config.kl_estimator,
         )
-        gap = (old_logp_N - batch.behaviour_logp_N).abs() * batch.loss_mask_N
-        return loss.value, {**loss.sums, "engine_gap": float(gap.sum())}
+        return loss.value, {**loss.sums, **weights.sums}
 
     def annotate(self, batches: Sequence[Batch], policy: Any, reference: Any | None) -> None:
         """Old and reference log-probs of every token, where the objective needs them."""
@@ -109,8 +122,11 @@ def _deal(groups: Sequence[Group], count: int) -> list[tuple[Group, ...]]:
     return [tuple(groups[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def rollout_metrics(groups: Sequence[Group], unscored: int) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[Group], unscored: int, version: int) -> dict[str, float]:
     """What a batch of rollouts looked like, under the names of metrics.jsonl.
+
+    version: of the policy that is about to learn from them. `rollout/staleness`: optimiser steps that it has moved on
+    since they were sampled, the mean over completions.
 
     `groups/zero_spread`: groups whose rollouts all have the same reward, and `groups/zero_spread_share` of all groups.
     """
@@ -123,6 +139,7 @@ def rollout_metrics(groups: Sequence[Group], unscored: int) -> dict[str, float]:
     lengths = [len(r.completion.token_ids) for r in rollouts]
     row["reward/mean"] = statistics.fmean(r.reward for r in rollouts)
     row["reward/std"] = statistics.fmean(statistics.pstdev(g.rewards) for g in groups)
+    row["rollout/staleness"] = statistics.fmean(version - r.completion.policy_version for r in rollouts)
     row["completions/mean_length"] = statistics.fmean(lengths)
     row["completions/truncated_share"] = statistics.fmean(
         r.completion.finish_reason == FinishReason.LENGTH for r in rollouts

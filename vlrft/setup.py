@@ -140,10 +140,26 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
         check_templates(stage.config.data)
         Objective.build(stage.config.objective)
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
-        resolve(stage.config.engine.name, ENGINES, kind="engine")
+        engine = resolve(stage.config.engine.name, ENGINES, kind="engine")
+        check_staleness(stage.config, engine)
         training_judge(stage.config)
         if stage.config.data.eval is not None:
             evaluation_judge(stage.config)
+
+
+def check_staleness(config: Config, engine: Any) -> None:
+    """Refuse rollouts made ahead by an engine that samples from the trainer's own weights. Raises ConfigError."""
+    ahead = config.engine.max_staleness
+    if ahead and not hasattr(engine, "snapshot"):
+        raise ConfigError(
+            f"engine.max_staleness={ahead} needs an engine that samples while the trainer learns; "
+            f"engine.name={config.engine.name} does not: use engine.name=vllm_server, or engine.max_staleness=0"
+        )
+    if ahead and config.objective.mismatch == "none":
+        logger.warning(
+            "engine.max_staleness=%d with objective.mismatch=none: samples of an older policy are taken for the "
+            "current one's; leave objective.mismatch at token_truncate", ahead,
+        )  # fmt: skip
 
 
 def check_attention(config: Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vlrft.types import Completion, Prompt
 
@@ -41,6 +41,20 @@ class Engine(Protocol):
 
     def sync(self, policy_version: int) -> None:
         """Make the next rollouts come from the current weights; completions are stamped with `policy_version`."""
+
+
+@runtime_checkable
+class SnapshotEngine(Engine, Protocol):
+    """An engine with weights of its own, which may sample while the trainer moves its weights.
+
+    `snapshot` is called while the weights stand still; `load` and `generate` from the thread that makes rollouts.
+    """
+
+    def snapshot(self, policy_version: int) -> Any:
+        """The trainer's weights of now, kept until they are loaded."""
+
+    def load(self, snapshot: Any) -> None:
+        """Sample with these weights from here on; completions are stamped with the snapshot's version."""
 
 
 def row_seed(*key: object) -> int:

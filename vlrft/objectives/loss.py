@@ -1,6 +1,6 @@
 """Policy losses as pure functions: per-token tensors in, a loss and sums for the metrics out.
 
-The loss is sum(weight * (policy + beta * kl)) over the tokens of a micro-batch. The weights carry aggregation and
+The loss is sum(weight * (w * policy + beta * kl)) over the tokens of a micro-batch. The weights carry aggregation and
 normalisation over the whole optimiser step (pack.py), so adding up micro-batches or ranks gives the same number.
 
 Shape suffix: N predicted tokens of the micro-batch.
@@ -82,13 +82,14 @@ def total_loss(
     policy_loss: PolicyLossFn,
     options: ClipOptions,
     *,
+    mismatch_N: Tensor | None = None,
     ref_logp_N: Tensor | None = None,
     beta: float = 0.0,
     kl_estimator: str = "k3",
 ) -> Loss:
-    """Policy loss plus beta times KL, weighed per token."""
+    """Policy loss, weighed by `mismatch_N` (objectives/mismatch.py) where given, plus beta times KL."""
     policy = policy_loss(inputs, options)
-    per_token = policy.loss_N
+    per_token = policy.loss_N if mismatch_N is None else policy.loss_N * mismatch_N
     with torch.no_grad():
         log_ratio = (inputs.logp_N - inputs.old_logp_N) * inputs.mask_N
         sums = {
