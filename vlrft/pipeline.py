@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlrft.dist import own_state
-from vlrft.engines.base import SnapshotEngine
+from vlrft.engines.base import RestingEngine, SnapshotEngine
 from vlrft.log import Timers
 from vlrft.objectives.advantage import Assigned
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
@@ -35,7 +35,9 @@ class OnPolicy:
 
     def next(self, run: StageRun) -> RolledOut:
         run.reseed("rollout")
-        return roll_out(run, first_draw(run))
+        rolled = roll_out(run, first_draw(run))
+        let_rest(run)
+        return rolled
 
     def trained(self, run: StageRun) -> None:
         run.worker.engine.sync(run.state.policy_version)
@@ -104,6 +106,12 @@ def engine_of(run: StageRun) -> SnapshotEngine:
     engine = run.worker.engine
     assert isinstance(engine, SnapshotEngine), "checked when the recipe was read"
     return engine
+
+
+def let_rest(run: StageRun) -> None:
+    """Nothing is asked of the engine while the weights move."""
+    if isinstance(run.worker.engine, RestingEngine):
+        run.worker.engine.rest()
 
 
 def first_draw(run: StageRun) -> Draw:

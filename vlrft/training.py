@@ -14,7 +14,7 @@ from vlrft.grpo import Minibatch, minibatches, rollout_metrics
 from vlrft.log import UserError
 from vlrft.objectives.mismatch import effective_sample_size
 from vlrft.pack import Batch, count, on_device, pack
-from vlrft.pipeline import first_draw, render
+from vlrft.pipeline import first_draw, let_rest, render
 from vlrft.sft import reference_groups, sft_loss
 from vlrft.stage import RolledOut, StageRun
 from vlrft.state import LossFn, StepSums, optimizer_step
@@ -62,6 +62,7 @@ def sft_step(run: StageRun) -> dict[str, float]:
     with run.timers("pack"):
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
+    let_rest(run)
     with run.timers("train"):
         update(run, batches, sft_loss, sums)
     run.rollouts.trained(run)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from vlrft.engines.vllm_http import PassingError, VLLMServer
+from vlrft.engines.vllm_http import PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.weights import WeightFolder
+from vlrft.log import UserError
 
 
 class WeightSync(Protocol):
-    """Sends the current weights; whether they have arrived, the canary says."""
+    """Sends weights; whether they have arrived, the canary says."""
 
-    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
-        """Load the trainer's weights into every server, forget what was computed from the old ones, and label them
-        with `stamp`, which every answer then carries. Nothing may be asked of the servers meanwhile."""
+    def hold(self) -> Any:
+        """The trainer's weights of now, kept until they are pushed once."""
+
+    def folder_of(self, held: Any = None) -> Path:
+        """A folder with the current weights, or those held, for servers that start."""
+
+    def push(self, servers: Sequence[VLLMServer], stamp: str, held: Any = None) -> None:
+        """Load the current weights, or those held, into every server, forget what was computed from the old ones, and
+        label them with `stamp`, which every answer then carries. Nothing may be asked of the servers meanwhile."""
+
+    def lost(self, server: VLLMServer, stamp: str) -> None:
+        """A server was started anew and has the weights of its folder: give it those of the last push."""
 
 
 class FolderSync:
@@ -27,21 +38,46 @@ class FolderSync:
         self.folder = folder
         self.writing = writing
 
-    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
+    def hold(self) -> Path:
+        return self.folder.set_aside()
+
+    def folder_of(self, held: Path | None = None) -> Path:
         with self.writing:
-            path = str(self.folder.write())
-        with ThreadPoolExecutor(len(servers)) as pool:
-            list(pool.map(lambda server: load_policy(server, path, stamp), servers))
+            return self.folder.write() if held is None else self.folder.take(held)
+
+    def push(self, servers: Sequence[VLLMServer], stamp: str, held: Path | None = None) -> None:
+        path = self.folder_of(held)
+        at_once(servers, lambda server: load_policy(server, path, stamp))
+
+    def lost(self, server: VLLMServer, stamp: str) -> None:
+        """The folder has them."""
 
 
-def load_policy(server: VLLMServer, path: str, stamp: str) -> None:
-    """Have a server load the checkpoint in `path`, which it must see too."""
-    server.ask("POST", "/abort_requests", body=b"{}")  # whatever a cut link has left behind
-    server.rpc("reload_weights", weights_path=path)
+def at_once(servers: Sequence[VLLMServer], work: Callable[[VLLMServer], object]) -> None:
+    """`work` with every server, side by side; raises what the first of them raised."""
+    with ThreadPoolExecutor(len(servers)) as pool:
+        list(pool.map(work, servers))
+
+
+def load_policy(server: VLLMServer, path: Path, stamp: str) -> None:
+    """Have a server load the checkpoint in `path`. Raises UserError where it cannot, as when it does not see it."""
+    abort(server)
+    try:
+        server.rpc("reload_weights", weights_path=str(path))
+    except ServerRefusalError as error:
+        raise UserError(
+            f"{error}. It was to read the weights in {path}: if it runs on another machine, set "
+            "engine.kwargs.weights_dir to a folder that both machines see, or engine.kwargs.sync=nccl"
+        ) from error
     if server.repacks:
         server.rpc("repack_policy")
     forget(server)
     stamp_weights(server, stamp)
+
+
+def abort(server: VLLMServer) -> None:
+    """End whatever a cut link has left behind."""
+    server.ask("POST", "/abort_requests", body=b"{}")
 
 
 def forget(server: VLLMServer) -> None:

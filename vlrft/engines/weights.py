@@ -7,16 +7,22 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlrft.log import UserError
 from vlrft.models.base import Family
 
 SHARED_MEMORY = Path("/dev/shm")
 _SPARE = 1.1
 """Room asked for, as a multiple of the weights."""
+_WEIGHTS = "model.safetensors"
+_WAITING = ".waiting"
+"""No ending that vLLM looks for."""
 
 
 class WeightFolder:
@@ -25,6 +31,7 @@ class WeightFolder:
     def __init__(self, family: Family, parent: Path | None = None) -> None:
         """parent: where the folder is made; None = shared memory if the weights fit there."""
         self.family = family
+        self._aside = 0
         self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family) if parent is None else parent))
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         family.processor.save_pretrained(self.path)
@@ -34,19 +41,54 @@ class WeightFolder:
         if family.model.generation_config is not None:
             family.model.generation_config.save_pretrained(self.path)
 
-    def write(self) -> Path:
-        """The current weights under their published names; returns the folder."""
-        tensors: dict[str, Tensor] = {}
-        written: set[int] = set()
-        for name, tensor in self.family.model.state_dict().items():
-            if tensor.data_ptr() not in written:  # an output head that is also the embedding is stored once
-                written.add(tensor.data_ptr())
-                tensors[self.family.export_name(name)] = tensor.contiguous()
-        save_file(tensors, self.path / "model.safetensors", metadata={"format": "pt"})
+    def write(self, tensors: Iterable[tuple[str, Tensor]] | None = None) -> Path:
+        """The current weights, or `tensors`, under their published names; returns the folder."""
+        self._save(tensors, _WEIGHTS)
         return self.path
+
+    def set_aside(self) -> Path:
+        """The current weights in a file of the folder that nobody loads before `take`.
+
+        Raises UserError where there is no room for it.
+        """
+        self._aside += 1
+        name = f"{self._aside}{_WAITING}"
+        try:
+            self._save(None, name)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"the weights for rollouts ahead of training cannot be written to {self.path}: {error}. Set "
+                "engine.kwargs.weights_dir to a folder with more room"
+            ) from error
+        return self.path / name
+
+    def take(self, aside: Path) -> Path:
+        """Make what was set aside the folder's weights; returns the folder."""
+        os.replace(aside, self.path / _WEIGHTS)
+        return self.path
+
+    def drop(self) -> None:
+        """Give the room of the weights back; the rest of the folder stays."""
+        (self.path / _WEIGHTS).unlink(missing_ok=True)
 
     def close(self) -> None:
         self._remove()
+
+    def _save(self, tensors: Iterable[tuple[str, Tensor]] | None, name: str) -> None:
+        pairs = published_tensors(self.family) if tensors is None else tensors
+        save_file(
+            {published: tensor.contiguous() for published, tensor in pairs}, self.path / name, metadata={"format": "pt"}
+        )
+
+
+def published_tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
+    """The trainer's own tensors, nothing copied, by their published names; an output head that is also the embedding
+    comes once."""
+    seen: set[int] = set()
+    for name, tensor in family.model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            yield family.export_name(name), tensor
 
 
 def _place(family: Family) -> str | None:
