@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def evaluate(composed: Composed, *, run_dir: Path | None = None) -> Results:
     renderer = prepared.renderer(config)
     split = check_split(loaded, stage, "eval", renderer)
     samples, rows = split.cut(config.eval.limit)
-    results = evaluate_samples(samples, config, renderer, prepared.engine)
+    with closing(prepared):
+        results = evaluate_samples(samples, config, renderer, prepared.engine)
     results.metrics["eval/of"] = rows
     if run_dir is None:
         return results

@@ -131,7 +131,6 @@ def test_a_server_given_by_url_takes_the_policy_and_tells_who_else_pushes(
         owner.generate([Request(prompt=prompts(family)[0], seeds=(3,))], PARAMS)
     guest.close()
     owner.servers[0].retries = before
-    owner.servers[0]._abandoned.clear()
     owner.sync(owner.policy_version + 1)
     assert sampled_gap(family, owner, prompts(family)) < 1e-5
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,60 @@ def test_a_prompt_that_does_not_fit_is_named(family: Family) -> None:
         engine._is_stale = False
         with pytest.raises(UserError, match=r"sample 'a video' has a prompt of \d+ tokens.*it has 64"):
             engine.generate([Request(prompt=prompts(family)[2], seeds=(1,))], SamplingParams(max_tokens=60))
+        engine.close()
+
+
+class RecordingSync:
+    """Pushes nothing, and remembers to whom."""
+
+    def __init__(self) -> None:
+        self.pushed: list[list[str]] = []
+
+    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
+        self.pushed.append([server.url for server in servers])
+
+
+@needs_vllm
+def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = prompts(family)[3]
+    monkeypatch.setattr(VLLMServerEngine, "_check", lambda self, rank: None)
+
+    def answer(label: str, finish: str = "length", token: int = 5) -> tuple[int, dict[str, Any]]:
+        choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "weight_versions": [{"version": label}]}
+        choice["logprobs"] = {"content": [{"token_id": token, "logprob": -1.0}]}
+        return 200, {"prompt_token_ids": list(prompt.token_ids), "choices": [choice]}
+
+    with scripted(**sound(info("x/y"))) as server:
+        engine = VLLMServerEngine(family, base_urls=[server.url])
+        sync = RecordingSync()
+        monkeypatch.setattr(engine, "_new_sync", lambda: sync)
+        ours = f"{engine._run}-4"
+        server.replies["/weight_info"] = [(200, {"weight_version": "default"})]
+        given = [answer("default", token=1), answer(ours, finish="abort", token=2), answer(ours)]
+        server.replies["/inference/v1/generate"] = given
+        engine.sync(4)
+        ((completion,),) = engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
+        assert completion.token_ids == (5,)
+        assert completion.policy_version == 4
+        assert server.asked.count("/inference/v1/generate") == 1 + 3, "one of them a look at the route"
+        assert sync.pushed == [[server.url], [server.url]], "again to a server that lost the label meanwhile"
+        engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
+        assert len(sync.pushed) == 2, "nothing new to push"
+        engine.close()
+
+
+@needs_vllm
+def test_an_answer_to_another_prompt_stops_the_run(family: Family) -> None:
+    prompt = prompts(family)[3]
+    choice = {"index": 0, "finish_reason": "length", "token_ids": [5], "weight_versions": [{"version": "v"}]}
+    with scripted(**sound(info("x/y"))) as server:
+        engine = VLLMServerEngine(family, base_urls=[server.url])
+        engine._is_stale, engine._stamp = False, "v"
+        server.replies["/inference/v1/generate"] = [(200, {"prompt_token_ids": [1, 2], "choices": [choice]})]
+        with pytest.raises(RuntimeError, match="'text only': vLLM answered to other prompt tokens than it was given"):
+            engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
         engine.close()
 
 

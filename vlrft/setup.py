@@ -79,6 +79,11 @@ class Prepared:
     renderers: dict[str, Renderer]
     """By data block, so that stages with the same data share rendered prompts."""
 
+    def close(self) -> None:
+        """Stop what the engine has started: processes, and folders in shared memory."""
+        if hasattr(self.engine, "close"):
+            self.engine.close()
+
     def renderer(self, config: Config) -> Renderer:
         key = config.data.model_dump_json(exclude={"train", "eval"})
         if key not in self.renderers:

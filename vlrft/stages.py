@@ -58,7 +58,7 @@ def run(
         tasks = {sample.task for setup in prepared.stages for sample in (*setup.samples, *setup.held_out)}
         saved = folder.open(composed, prepared.skipped, tasks=tasks, resuming=resume is not None, changed=changed)
         world.barrier()
-        with metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
+        with closing(prepared), metrics_writer(folder, tensorboard=config.log.tensorboard) as writer:
             run_stages(prepared, saved, folder, writer, evaluator, resuming=resume is not None)
         summary = folder.finish(composed, prepared, time.perf_counter() - started)
         return Run(path=folder.path, summary=world.gather(summary)[0])

@@ -18,7 +18,7 @@ from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
-from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights
+from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.vllm_http import PassingError, VLLMServer
 from vlrft.engines.vllm_process import Fleet, serve_arguments
 from vlrft.engines.vllm_shared import (
@@ -108,6 +108,9 @@ class VLLMServerEngine:
         self._folder: WeightFolder | None = None
         self._is_stale = True
         self._pushing = False
+        """Whether whoever finds a server without the right weights can leave it to the push under way."""
+        self._checked = False
+        """Whether the canary has seen the weights of the last push."""
         self._stamp = ""
         self._run = uuid.uuid4().hex[:8]
 
@@ -138,14 +141,7 @@ class VLLMServerEngine:
             answer = server.ask("POST", GENERATE, body=body, accept=lambda answer: _refuse_other(answer, stamp))
             return completions(self.family, request, answer, version)
 
-        with ThreadPoolExecutor(min(len(requests), _AT_ONCE * len(self.servers))) as pool:
-            try:
-                done = list(pool.map(one, range(len(requests))))
-            except BaseException:  # Ctrl-C as well: else the others are waited for
-                pool.shutdown(wait=False, cancel_futures=True)
-                for server in self.servers:
-                    server.abandon()
-                raise
+        done = self._at_once(one, len(requests))
         if self.fleet is not None and self.fleet.failure is not None:
             raise UserError(self.fleet.failure)
         return done
@@ -164,6 +160,21 @@ class VLLMServerEngine:
             self._folder.close()
         self.fleet, self._folder, self._sync = None, None, None
 
+    def _at_once(self, work: Callable[[int], tuple[Completion, ...]], count: int) -> list[tuple[Completion, ...]]:
+        """What `work` gives for 0 to count - 1, side by side; when one fails, the others are not waited for."""
+        try:
+            with ThreadPoolExecutor(min(count, _AT_ONCE * len(self.servers))) as pool:
+                try:
+                    return list(pool.map(work, range(count)))
+                except BaseException:  # Ctrl-C as well
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    for server in self.servers:
+                        server.abandon()
+                    raise
+        finally:
+            for server in self.servers:
+                server.renew()
+
     def _take(self, given: Sequence[GivenServer]) -> None:
         self.servers = [one.server for one in given]
         self._shards = {one.server.url: one.shards for one in given}
@@ -181,7 +192,7 @@ class VLLMServerEngine:
             self.servers = [self._own(url) for url in urls]
         checking = self.world.gather(self.canary.prompt is not None).index(True)
         self._together(lambda: self._check(checking))
-        self._stamp, self._is_stale = stamp, False
+        self._stamp, self._checked, self._is_stale = stamp, True, False
 
     def _together(self, work: Callable[[], None]) -> None:
         self.world.together(work, _EXPECTED)
@@ -189,18 +200,22 @@ class VLLMServerEngine:
     def _push(self, stamp: str) -> None:
         if not self.world.is_main:
             return
-        self._pushing = True
+        self._pushing, self._checked = True, False
         try:
             if not self.servers:
                 self._start()
                 for server in self.servers:
                     stamp_weights(server, stamp)
-                return
-            if self._sync is None:
-                self._sync = self._new_sync()
-            self._sync.push(self.servers, stamp)
+                sync = self._new_sync()
+            else:
+                sync = self._sync if self._sync is not None else self._new_sync()
+                sync.push(self.servers, stamp)
+            self._sync, self._stamp = sync, stamp
         finally:
             self._pushing = False
+        for server in self.servers:
+            if weights_stamp(server) != stamp:  # it died and came back while others were pushed to
+                sync.push([server], stamp)
 
     def _start(self) -> None:
         self._folder = WeightFolder(self.family, self._weights_dir)
@@ -230,9 +245,10 @@ class VLLMServerEngine:
         """A server is back with the weights of the last push: check and label them. A push does so by itself."""
         if self._pushing:
             return
+        checked = self._checked
         server = VLLMServer(url, **self._patience)
         try:
-            for replay in self._replays(server):
+            for replay in self._replays(server) if checked else ():
                 self.canary.check_again(replay, self.policy_version)
             stamp_weights(server, self._stamp)
         finally:

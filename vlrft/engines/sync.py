@@ -95,3 +95,8 @@ def forget(server: VLLMServer) -> None:
 def stamp_weights(server: VLLMServer, stamp: str) -> None:
     """Label the weights that the server has now: every completion comes back with it."""
     server.ask("POST", "/update_weight_version", body=f'{{"new_version": "{stamp}"}}'.encode())
+
+
+def weights_stamp(server: VLLMServer) -> str:
+    """The label that a server's weights have."""
+    return str(server.ask("GET", "/weight_info")["weight_version"])

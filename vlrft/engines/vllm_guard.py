@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 _POLL_S = 0.2
@@ -40,7 +42,8 @@ def guard(owner: int, command: list[str]) -> int:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the command, then what is left of its session: asked first, since some of it removes shared memory."""
+    """End the command, then what is left of its session and of its shared memory."""
+    shared = _shared_memory(child.pid)
     if child.poll() is None:
         child.terminate()
         deadline = time.monotonic() + _PATIENCE_S
@@ -50,9 +53,23 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         try:
             os.killpg(child.pid, number)
         except ProcessLookupError:
-            return  # nobody is left
+            break  # nobody is left
         child.poll()
         _reap(_PATIENCE_S)
+    for path in shared:
+        path.unlink(missing_ok=True)
+
+
+def _shared_memory(session: int) -> set[Path]:
+    """The queues between the processes of a session: a process that is killed does not remove them."""
+    found: set[Path] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == session:
+                found |= {Path(name) for name in re.findall(r"/dev/shm/psm_\w+", (folder / "maps").read_text())}
+        except OSError:
+            continue  # has ended meanwhile
+    return found
 
 
 def _reap(patience: float) -> None:

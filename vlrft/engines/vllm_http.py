@@ -158,6 +158,10 @@ class VLLMServer:
         except httpx.TransportError as error:
             logger.warning("%s could not be told to stop: %s", self.url, error)
 
+    def renew(self) -> None:
+        """After `abandon`: requests are made again."""
+        self._abandoned.clear()
+
     def close(self) -> None:
         self._client.close()
 
