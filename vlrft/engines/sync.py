@@ -16,6 +16,9 @@ from vlrft.log import UserError
 class WeightSync(Protocol):
     """Sends weights; whether they have arrived, the canary says."""
 
+    fills_folder: bool
+    """Whether the folder has the weights of every push, so that a server that is started anew reads them there."""
+
     def hold(self) -> Any:
         """The trainer's weights of now, kept until they are pushed once."""
 
@@ -26,12 +29,14 @@ class WeightSync(Protocol):
         """Load the current weights, or those held, into every server, forget what was computed from the old ones, and
         label them with `stamp`, which every answer then carries. Nothing may be asked of the servers meanwhile."""
 
-    def lost(self, server: VLLMServer, stamp: str) -> None:
-        """A server was started anew and has the weights of its folder: give it those of the last push."""
+    def again(self, server: VLLMServer, stamp: str) -> None:
+        """Give one server, which was started anew, what the last push gave."""
 
 
 class FolderSync:
     """Through a folder that trainer and servers see: shared memory, or `weights_dir` for servers on other machines."""
+
+    fills_folder = True
 
     def __init__(self, folder: WeightFolder, writing: AbstractContextManager[object]) -> None:
         """writing: held while the folder is written."""
@@ -49,8 +54,8 @@ class FolderSync:
         path = self.folder_of(held)
         at_once(servers, lambda server: load_policy(server, path, stamp))
 
-    def lost(self, server: VLLMServer, stamp: str) -> None:
-        """The folder has them."""
+    def again(self, server: VLLMServer, stamp: str) -> None:
+        load_policy(server, self.folder.path, stamp)
 
 
 def at_once(servers: Sequence[VLLMServer], work: Callable[[VLLMServer], object]) -> None:

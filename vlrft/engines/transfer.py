@@ -1,7 +1,7 @@
 """Weights from the trainer's device straight into servers', by vLLM's own weight transfer (0.28 or newer).
 
-`nccl` sends them through a group of the trainer and all workers of all servers, over any distance; `ipc` lends them to a
-server that runs on the trainer's own GPU. Both go in buffers of 1 GB, so that no second copy of the model exists.
+`nccl` sends them through a group of the trainer and all workers of all servers, over any distance; `ipc` lends them to
+a server that runs on the trainer's own GPU. Both go in buffers of 1 GB, so that no second copy of the model exists.
 """
 
 from __future__ import annotations
@@ -125,15 +125,14 @@ class ServersClient:
         """The label comes later, when the caches of the old weights are gone."""
         self._all("finish_weight_update")
 
-    def shutdown_weight_transfer_engine(self) -> None:
-        self._all("shutdown_weight_transfer_engine")
-
     def _all(self, route: str, **body: Any) -> None:
         at_once(self.servers, lambda server: _tell(server, route, **body))
 
 
 class TransferSync:
     """A `WeightSync` by `nccl` or `ipc`. Connected at the first push, and anew after one that has failed."""
+
+    fills_folder = False
 
     def __init__(
         self,
@@ -151,6 +150,8 @@ class TransferSync:
         device = torch.device("cuda", torch.cuda.current_device()) if device is None else device
         self.source = PolicySource(family, dtype, device)
         self._sender: Any = None
+        self._pushed: Held | None = None
+        """What was pushed last, where that is not what the trainer has."""
 
     def hold(self) -> Held:
         """On the host: the GPU has no room for another policy."""
@@ -176,16 +177,18 @@ class TransferSync:
             raise
         finally:
             self.source.held = None
+        self._pushed = held
         at_once(servers, forget)
         at_once(servers, lambda server: stamp_weights(server, stamp))
 
-    def lost(self, server: VLLMServer, stamp: str) -> None:
+    def again(self, server: VLLMServer, stamp: str) -> None:
         """It is no member of the group any more, so it reads the weights from its folder; the next push connects anew.
 
-        The trainer's weights stand still: it waits for rollouts.
+        Where nothing was held, the trainer's weights stand still: it waits for rollouts. Called while the folder is
+        not read.
         """
         self._sender = None
-        load_policy(server, self.folder_of(), stamp)
+        load_policy(server, self.folder.write(self._pushed), stamp)
 
     def _connect(self, servers: Sequence[VLLMServer]) -> Any:
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory

@@ -78,14 +78,17 @@ def free_ports(count: int) -> list[int]:
 class Replica:
     """One server process, on a port of its own that it keeps when it is started anew."""
 
-    def __init__(self, port: int, arguments: Sequence[str], log: Path, devices: str | None) -> None:
+    def __init__(
+        self, port: int, arguments: Sequence[str], log: Path, devices: str | None, env: Mapping[str, str]
+    ) -> None:
         self.port, self.log = port, log
         listening = ["--host", "127.0.0.1", "--port", str(port)]
         self.command = [
             *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid())),
             *(*_server_command(), *arguments, *listening),
         ]
-        self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK} | ENVIRONMENT
+        self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+        self.env |= {**ENVIRONMENT, **env}
         if devices is not None:
             self.env["CUDA_VISIBLE_DEVICES"] = devices
         self.process: subprocess.Popen[bytes] | None = None
@@ -124,21 +127,24 @@ class Fleet:
         log_dir: Path | None,
         start_timeout_s: float,
         revived: Callable[[str], None],
+        weights: threading.Lock,
+        env: Mapping[str, str],
     ) -> None:
         """devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
         revived: called with the URL of a server that was started anew, before it counts as back.
+        weights: held while weights are written, and while a server that was started anew reads them. env: what else
+        the servers' environment says.
         """
         self.own_logs = log_dir is None
         self.log_dir = Path(tempfile.mkdtemp(prefix="vlrft-vllm-")) if log_dir is None else log_dir
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self.start_timeout_s = start_timeout_s
         self.revived = revived
-        self.weights = threading.Lock()
-        """Held while weights are written, and while a server that was started anew reads them."""
+        self.weights = weights
         self.failure: str | None = None
         ports = free_ports(replicas)
         self.replicas = [
-            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None)
+            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None, env)
             for i, port in enumerate(ports)
         ]
         self._closing = threading.Event()

@@ -52,7 +52,7 @@ class WeightFolder:
         Raises UserError where there is no room for it.
         """
         self._aside += 1
-        name = f"{self._aside}{_WAITING}"
+        name = f"{self._aside:08d}{_WAITING}"
         try:
             self._save(None, name)
         except (OSError, SafetensorError) as error:
@@ -63,7 +63,10 @@ class WeightFolder:
         return self.path / name
 
     def take(self, aside: Path) -> Path:
-        """Make what was set aside the folder's weights; returns the folder."""
+        """Make what was set aside the folder's weights; returns the folder. What was set aside before it is gone."""
+        for older in self.path.glob(f"*{_WAITING}"):
+            if older.name < aside.name:
+                older.unlink()
         os.replace(aside, self.path / _WEIGHTS)
         return self.path
 
