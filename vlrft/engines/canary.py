@@ -72,7 +72,7 @@ class Canary:
     def choose(self, prompts: Sequence[Prompt]) -> None:
         """Take the first prompt with media (else the first): once, so that a cache that goes stale is met."""
         if self.prompt is None or not self.prompt.mm:
-            chosen = next((p for p in prompts if p.mm), prompts[0] if self.prompt is None else None)
+            chosen = next((p for p in prompts if p.mm), prompts[0] if prompts and self.prompt is None else None)
             if chosen is not None:
                 rng = random.Random(0)
                 text = "".join(rng.choice("etaoinshrdlu 0123456789") for _ in range(8 * CANARY_TOKENS))
