@@ -127,24 +127,24 @@ class Fleet:
         log_dir: Path | None,
         start_timeout_s: float,
         revived: Callable[[str], None],
-        weights: threading.Lock,
-        env: Mapping[str, str],
+        weights: threading.Lock | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
         revived: called with the URL of a server that was started anew, before it counts as back.
-        weights: held while weights are written, and while a server that was started anew reads them. env: what else
-        the servers' environment says.
+        weights: held while weights are written, and while a server that was started anew reads them; None = a lock of
+        its own. env: what else the servers' environment says.
         """
         self.own_logs = log_dir is None
         self.log_dir = Path(tempfile.mkdtemp(prefix="vlrft-vllm-")) if log_dir is None else log_dir
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self.start_timeout_s = start_timeout_s
         self.revived = revived
-        self.weights = weights
+        self.weights = threading.Lock() if weights is None else weights
         self.failure: str | None = None
         ports = free_ports(replicas)
         self.replicas = [
-            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None, env)
+            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None, env or {})
             for i, port in enumerate(ports)
         ]
         self._closing = threading.Event()
