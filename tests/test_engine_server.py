@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -48,6 +50,17 @@ def server_of(engine: VLLMServerEngine, replica: int = 0) -> int:
     process = engine.fleet.replicas[replica].process
     assert process is not None
     return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+def queues_of(servers: list[int]) -> list[Path]:
+    """Shared memory between the processes of these servers."""
+    found: set[str] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # of another's, or ended meanwhile
+            if os.getsid(int(folder.name)) in servers:
+                found |= set(re.findall(r"/dev/shm/psm_\w+", (folder / "maps").read_text()))
+    assert len(found) >= len(servers)
+    return [Path(name) for name in found]
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "internvl"])
@@ -164,27 +177,29 @@ def test_a_server_killed_in_the_middle_of_a_rollout_changes_nothing(stage: tuple
     assert sampled_gap(family, engine, prompts(family)) < 1e-5, "it takes new weights as before"
 
 
-def test_two_replicas_give_the_tokens_of_one_and_leave_nothing_behind(
-    stage: tuple[Family, VLLMServerEngine],
-) -> None:
-    _, one = stage
+def test_two_replicas_give_the_tokens_of_one_and_leave_nothing_behind() -> None:
     family, two = build("qwen2_5_vl", replicas=2)
-    one.family.model.load_state_dict(family.model.state_dict())
-    one.sync(one.policy_version + 1)
     requests = [Request(prompt=p, seeds=(7, 8, 9)) for p in prompts(family)]
     params = SamplingParams(max_tokens=32)
-    shared = set(Path("/dev/shm").iterdir())
     for version in (0, 1):
         two.sync(version)
-        alone, spread = one.generate(requests, params), two.generate(requests, params)
-        assert [[r.token_ids for r in rows] for rows in alone] == [[r.token_ids for r in rows] for rows in spread]
+        spread = two.generate(requests, params)
+        both = two.servers
+        for server in both:
+            two.servers = [server]
+            alone = two.generate(requests, params)
+            assert [[r.token_ids for r in rows] for rows in alone] == [[r.token_ids for r in rows] for rows in spread]
+        two.servers = both
+        nudge(family, "language_model")
     processes = [server_of(two, i) for i in range(2)]
     assert len(set(processes)) == 2
-    logs = two.fleet.log_dir if two.fleet is not None else Path()
+    assert two.fleet is not None
+    assert two._folder is not None
+    files = [two.fleet.log_dir, two._folder.path, *queues_of(processes)]
+    assert all(file.exists() for file in files)
     two.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in processes)
-    assert not logs.exists()
-    assert set(Path("/dev/shm").iterdir()) <= shared
+    assert not any(file.exists() for file in files)
 
 
 def test_one_rank_and_two_train_alike(tmp_path: Path) -> None:

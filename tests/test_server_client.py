@@ -19,6 +19,7 @@ from vllm_scenes import prompts, tiny_family
 
 from vlrft.engines import vllm_http, vllm_process
 from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.canary import Canary
 from vlrft.engines.server import VLLMServerEngine
 from vlrft.engines.vllm_http import EngineUnreachableError, PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.vllm_process import Fleet, free_ports, serve_arguments
@@ -210,14 +211,27 @@ def test_a_prompt_that_does_not_fit_is_named(family: Family) -> None:
         engine.close()
 
 
+def test_a_rank_without_prompts_chooses_no_canary(family: Family) -> None:
+    canary = Canary(family, 1e-3)
+    canary.choose([])
+    assert canary.prompt is None
+    text, image = prompts(family)[3], prompts(family)[0]
+    for shown, expected in (([text], text), ([], text), ([text, image], image), ([], image)):
+        canary.choose(shown)
+        assert canary.prompt is expected
+
+
 class RecordingSync:
     """Pushes nothing, and remembers to whom."""
 
     def __init__(self) -> None:
         self.pushed: list[list[str]] = []
 
-    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
+    def push(self, servers: Sequence[VLLMServer], stamp: str, held: Any = None) -> None:
         self.pushed.append([server.url for server in servers])
+
+    def again(self, server: VLLMServer, stamp: str) -> None:
+        self.pushed.append([server.url])
 
 
 @needs_vllm
@@ -225,7 +239,7 @@ def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = prompts(family)[3]
-    monkeypatch.setattr(VLLMServerEngine, "_check", lambda self, rank: None)
+    monkeypatch.setattr(VLLMServerEngine, "_check", lambda self, rank, version: None)
 
     def answer(label: str, finish: str = "length", token: int = 5) -> tuple[int, dict[str, Any]]:
         choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "weight_versions": [{"version": label}]}
@@ -235,7 +249,7 @@ def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
     with scripted(**sound(info("x/y"))) as server:
         engine = VLLMServerEngine(family, base_urls=[server.url])
         sync = RecordingSync()
-        monkeypatch.setattr(engine, "_new_sync", lambda: sync)
+        monkeypatch.setattr(engine, "_seam", lambda: sync)
         ours = f"{engine._run}-4"
         server.replies["/weight_info"] = [(200, {"weight_version": "default"})]
         given = [answer("default", token=1), answer(ours, finish="abort", token=2), answer(ours)]
@@ -294,7 +308,7 @@ def fleet_of(monkeypatch: pytest.MonkeyPatch, program: str, log_dir: Path, **set
     """A fleet of which every server is a small Python program."""
     monkeypatch.setattr(vllm_process, "_server_command", lambda: [sys.executable, "-c", program])
     given = {"replicas": 1, "devices": None, "start_timeout_s": 30.0, "revived": lambda url: None, **settings}
-    return Fleet([], log_dir=log_dir, **given)
+    return Fleet(log_dir, {}, log_dir=log_dir, **given)
 
 
 def server_of(fleet: Fleet, index: int = 0) -> int:
@@ -354,12 +368,14 @@ def test_why_a_server_did_not_start_is_told(monkeypatch: pytest.MonkeyPatch, tmp
     assert (tmp_path / "vllm-0.log").is_file()
 
 
-def test_no_server_outlives_a_killed_trainer() -> None:
+def test_no_server_outlives_a_killed_trainer(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
     nested = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)']); "
     owner = (
         "import os, subprocess, sys, time\n"
-        "guard = subprocess.Popen([sys.executable, '-m', 'vlrft.engines.vllm_guard', str(os.getpid()), sys.executable,"
-        f" '-c', {nested + 'time.sleep(99)'!r}], start_new_session=True)\n"
+        "guard = subprocess.Popen([sys.executable, '-m', 'vlrft.engines.vllm_guard', str(os.getpid()),"
+        f" {str(weights)!r}, sys.executable, '-c', {nested + 'time.sleep(99)'!r}], start_new_session=True)\n"
         "print(guard.pid, flush=True)\n"
         "time.sleep(99)"
     )
@@ -378,6 +394,7 @@ def test_no_server_outlives_a_killed_trainer() -> None:
     trainer.wait()
     trainer.stdout.close()
     wait_until(lambda: not any(map(is_alive, family)))
+    assert not weights.exists()
 
 
 def test_settings_become_vllms_options(tmp_path: Path) -> None:

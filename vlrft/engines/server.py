@@ -24,7 +24,7 @@ from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.transfer import TransferSync, chosen, server_environment, server_settings
 from vlrft.engines.vllm_http import PassingError, VLLMServer
-from vlrft.engines.vllm_process import Fleet, serve_arguments
+from vlrft.engines.vllm_process import Fleet
 from vlrft.engines.vllm_shared import (
     SETTINGS,
     of_platform,
@@ -137,7 +137,8 @@ class VLLMServerEngine:
         """Whether whoever finds a server without the right weights can leave it to the push under way."""
         self._checked = False
         """Whether the canary has seen the weights of the last push."""
-        self._stamp = ""
+        self._stamp, self._pushed = "", 0
+        """Label and policy version of the last push."""
         self._run = uuid.uuid4().hex[:8]
 
     def join(self, world: World) -> None:
@@ -166,21 +167,22 @@ class VLLMServerEngine:
     def load(self, snapshot: Snapshot) -> None:
         """Sample with the snapshot's weights until the next one, or `sync`. All ranks call, on the thread that then
         asks for completions."""
-        if snapshot is self._loaded and not self._is_stale:
+        is_new = snapshot is not self._loaded or self._is_stale
+        if not any(self.world.gather(is_new)):
             return
-        self.policy_version = snapshot.policy_version
-        self._renew(lambda: self._check(0, snapshot.logprobs), snapshot.weights)
+        self.policy_version = version = snapshot.policy_version
+        self._renew(version, lambda: self._check(0, version, snapshot.logprobs), snapshot.weights)
         self._loaded = snapshot
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`, so a request that is repeated, after whatever
         failure and at whatever server, gives the same tokens."""
-        if self._is_stale:
+        if any(self.world.gather(self._is_stale)):
             self._bring_up_to_date(requests)
         if not requests:
             return []
         refuse_too_long(requests, params, self.max_model_len)
-        version, stamp = self.policy_version, self._stamp
+        version, stamp = self._pushed, self._stamp
 
         def one(index: int) -> tuple[Completion, ...]:
             request, server = requests[index], self.servers[(self.world.rank + index) % len(self.servers)]
@@ -232,19 +234,22 @@ class VLLMServerEngine:
         self.canary.choose([request.prompt for request in requests])
         if not any(self.world.gather(bool(requests))):
             return
+        # That of rank 0: `sync` may be called meanwhile, on some ranks sooner than on others.
+        version = self.world.gather(self.policy_version)[0]
         checking = self.world.gather(self.canary.prompt is not None).index(True)
-        self._renew(lambda: self._check(checking))
+        self._renew(version, lambda: self._check(checking, version))
         self._loaded = None
 
-    def _renew(self, check: Callable[[], None], held: Any = None) -> None:
+    def _renew(self, version: int, check: Callable[[], None], held: Any = None) -> None:
         """Push the current weights, or those held, and `check` them. All ranks take part."""
-        stamp = f"{self._run}-{self.policy_version}"
+        stamp = f"{self._run}-{version}"
         self._together(lambda: self._push(stamp, held))
         urls = self.world.gather([server.url for server in self.servers])[0]
         if not self.servers:
             self.servers = [self._own(url) for url in urls]
         self._together(check)
-        self._stamp, self._checked, self._is_stale = stamp, True, False
+        self._stamp, self._pushed, self._checked = stamp, version, True
+        self._is_stale = self.policy_version != version
 
     def _together(self, work: Callable[[], None]) -> None:
         self.world.together(work, _EXPECTED)
@@ -270,13 +275,14 @@ class VLLMServerEngine:
 
     def _start(self, path: Path) -> None:
         self.fleet = Fleet(
-            serve_arguments(path, self.settings),
+            path,
+            self.settings,
             replicas=self._replicas,
             devices=self._devices,
             log_dir=self._log_dir,
             start_timeout_s=self._start_timeout_s,
             revived=self._revived,
-            weights=self._writing,
+            writing=self._writing,
             env=server_environment(self._way),
         )
         self.servers = [self._own(url) for url in self.fleet.start()]
@@ -308,15 +314,15 @@ class VLLMServerEngine:
             if self._sync is not None and not self._sync.fills_folder:
                 self._sync.again(server, self._stamp)
             for replay in self._replays(server) if checked else ():
-                self.canary.check_again(replay, self.policy_version)
+                self.canary.check_again(replay, self._pushed)
             stamp_weights(server, self._stamp)
         finally:
             server.close()
 
-    def _check(self, rank: int, trainer: list[float] | None = None) -> None:
+    def _check(self, rank: int, version: int, trainer: list[float] | None = None) -> None:
         if self.world.rank == rank:
             replays = [replay for server in self.servers for replay in self._replays(server)]
-            self.canary.check_all(replays, self.policy_version, trainer)
+            self.canary.check_all(replays, version, trainer)
 
     def _replays(self, server: VLLMServer) -> list[Replay]:
         """One for each engine behind a server (data_parallel_size)."""

@@ -1,4 +1,6 @@
-"""Runs a command that may not outlive the process that wanted it: `python -m vlrft.engines.vllm_guard PID COMMAND...`.
+"""Runs a command that may not outlive the process that wanted it.
+
+`python -m vlrft.engines.vllm_guard PID FOLDER COMMAND...`: FOLDER is removed when the process PID is gone.
 
 A vLLM server is several processes; none of them notices the end of a trainer that was killed. This one does, and also
 clears away what is left when only one of the server's processes dies.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +25,7 @@ _PATIENCE_S = 8.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def guard(owner: int, command: list[str]) -> int:
+def guard(owner: int, folder: str, command: list[str]) -> int:
     """Run `command` until it ends, `owner` is no longer this process's parent, or SIGTERM; returns its exit status."""
     asked: list[int] = []
 
@@ -38,6 +41,8 @@ def guard(owner: int, command: list[str]) -> int:
     while child.poll() is None and not asked and os.getppid() == owner:
         time.sleep(_POLL_S)
     _end(child)
+    if os.getppid() != owner:
+        shutil.rmtree(folder, ignore_errors=True)
     return child.wait()
 
 
@@ -85,4 +90,4 @@ def _reap(patience: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(guard(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

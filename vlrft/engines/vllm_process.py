@@ -79,13 +79,20 @@ class Replica:
     """One server process, on a port of its own that it keeps when it is started anew."""
 
     def __init__(
-        self, port: int, arguments: Sequence[str], log: Path, devices: str | None, env: Mapping[str, str]
+        self,
+        port: int,
+        weights: Path,
+        settings: Mapping[str, Any],
+        log: Path,
+        *,
+        devices: str | None,
+        env: Mapping[str, str],
     ) -> None:
         self.port, self.log = port, log
         listening = ["--host", "127.0.0.1", "--port", str(port)]
         self.command = [
-            *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid())),
-            *(*_server_command(), *arguments, *listening),
+            *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid()), str(weights)),
+            *(*_server_command(), *serve_arguments(weights, settings), *listening),
         ]
         self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
         self.env |= {**ENVIRONMENT, **env}
@@ -120,19 +127,21 @@ class Fleet:
 
     def __init__(
         self,
-        arguments: Sequence[str],
+        weights: Path,
+        settings: Mapping[str, Any],
         *,
         replicas: int,
         devices: Sequence[str] | None,
         log_dir: Path | None,
         start_timeout_s: float,
         revived: Callable[[str], None],
-        weights: threading.Lock | None = None,
+        writing: threading.Lock | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
+        """weights: the folder of the model, which is written anew at every push. settings: arguments of `vllm.LLM`.
+        devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
         revived: called with the URL of a server that was started anew, before it counts as back.
-        weights: held while weights are written, and while a server that was started anew reads them; None = a lock of
+        writing: held while weights are written, and while a server that was started anew reads them; None = a lock of
         its own. env: what else the servers' environment says.
         """
         self.own_logs = log_dir is None
@@ -140,11 +149,18 @@ class Fleet:
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self.start_timeout_s = start_timeout_s
         self.revived = revived
-        self.weights = threading.Lock() if weights is None else weights
+        self.weights = threading.Lock() if writing is None else writing
         self.failure: str | None = None
         ports = free_ports(replicas)
         self.replicas = [
-            Replica(port, arguments, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None, env or {})
+            Replica(
+                port,
+                weights,
+                settings,
+                self.log_dir / f"vllm-{i}.log",
+                devices=devices[i] if devices else None,
+                env=env or {},
+            )
             for i, port in enumerate(ports)
         ]
         self._closing = threading.Event()
