@@ -115,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = time.perf_counter()
         vlrft.train(recipe(options.steps, options.engine, folder))
         seconds = time.perf_counter() - start
-        looks = [item for item in watch.stop() if item.steps]
+        # Between the first step and the last: not while the run starts or ends.
+        looks = [item for item in watch.stop() if 0 < item.steps < options.steps]
         after = look(watch.metrics)
     names = ("resident_mb", "files", "threads", "children", "shared")
     workload = f"{options.engine}, {options.steps} steps"

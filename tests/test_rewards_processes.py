@@ -318,5 +318,5 @@ def test_state_survives_an_interrupted_run(recipe: Callable[..., dict[str, Any]]
         last.unlink()
     vlrft.train(resume=cut)
     assert last.read_bytes() == rollout_file(whole, "grpo", 3).read_bytes()
-    states = [(checkpoint.load_latest(run) or {})["judges"] for run in (whole, cut)]
+    states = [saved.state["judges"] for saved in map(checkpoint.load_latest, (whole, cut)) if saved is not None]
     assert states[0] == states[1] == [{"errors": 0, "rewards": {"seen": {"seen": 48}}}]

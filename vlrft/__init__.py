@@ -52,8 +52,8 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-RESUMABLE = ("data.on_bad_sample",)
-"""Keys that may change when a run is resumed: what stopped it must not stop it again."""
+RESUMABLE = ("data.on_bad_sample", "parallel.strategy", "parallel.offload", "parallel.deepspeed")
+"""Keys that may change when a run is resumed: what stopped it must not stop it again, be it a file or the memory."""
 
 
 def train(
@@ -71,7 +71,7 @@ def train(
     changes: the same as keywords, a double underscore for each dot: `train__steps=3`.
     Later wins, in the order dotlist, overrides, changes.
     resume: folder of an interrupted run. It goes on from its last complete checkpoint with its own config; no recipe
-    is given then, and of the config only `data.on_bad_sample` may change.
+    is given then, and of the config only RESUMABLE may change.
 
     Raises `vlrft.ConfigError` before any compute is spent when the config is not valid.
     """
@@ -84,7 +84,7 @@ def train(
     run_dir = Path(resume).expanduser() if resume is not None else None
     source = recipe if run_dir is None else _config_of_run(run_dir)
     asked = _overrides(dotlist, overrides, changes)
-    if run_dir is not None and (refused := [key for key in _keys(asked) if key not in RESUMABLE]):
+    if run_dir is not None and (refused := [key for key in _keys(asked) if not key.startswith(RESUMABLE)]):
         raise UserError(
             f"a resumed run keeps its own config, so that it ends as if it had never stopped; leave out {refused[0]} "
             f"({', '.join(RESUMABLE)} may change), or start a new run with it"

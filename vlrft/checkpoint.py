@@ -1,41 +1,100 @@
-"""Checkpoints that are whole or absent: written beside their place, synced to disk, then renamed into it."""
+"""Checkpoints that are whole or absent: written beside their place, synced to disk, then renamed into it.
+
+`checkpoints/<name>/state.pt` holds what is small: counters, sampler, judges, schedule, every rank's random states. Each
+rank writes weights and optimiser states of its share of the parameters as one safetensors file, full tensors under
+`<parameter>/<state>`. So neither the number of ranks nor the strategy is in a checkpoint, and no rank ever holds all.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from vlrft.dist import World
+from vlrft.log import UserError
+from vlrft.shard.base import WEIGHT, States, other_tensors, parameters_once
 
 _STATE = "state.pt"
 _WRITING = ".writing-"
 
+Entries = Iterator[tuple[str, States]]
 
-def save(run_dir: Path, name: str, state: dict[str, Any], *, keep: int) -> Path:
-    """Write `checkpoints/<name>/`, then delete all but the newest `keep`.
 
-    Names sort by age; one that is there already is of the same step, and stays.
+class CheckpointError(UserError):
+    """A checkpoint that does not belong to this run."""
+
+
+def save(
+    run_dir: Path, name: str, state: Mapping[str, Any], entries: Entries, *, keep: int, world: World | None = None
+) -> Path:
+    """Write `checkpoints/<name>/`, then delete all but the newest `keep`. All ranks, together.
+
+    entries: `Strategy.entries`. `state` is that of rank 0. Names sort by age; one that is there already is of the same
+    step, and stays. Raises OSError on all ranks where one cannot write.
     """
+    world = world if world is not None else World()
     folder = run_dir / "checkpoints"
-    final = folder / name
-    if final.is_dir():
+    final, temporary = folder / name, folder / f"{_WRITING}{name}"
+    if world.gather(final.is_dir())[0]:
         return final
+    world.together(lambda: _make(folder, temporary) if world.is_main else None, (OSError,))
+    own = _own_share(entries, world)
+    world.together(lambda: _write_tensors(temporary / _share_name(world), own), (OSError,))
+    if world.is_main:
+        with (temporary / _STATE).open("wb") as file:
+            torch.save({**state, "shares": world.size}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, final)
+        _sync_folder(folder)
+        for old in complete(run_dir)[:-keep]:
+            shutil.rmtree(old)
+    world.barrier()
+    return final
+
+
+def _make(folder: Path, temporary: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob(f"{_WRITING}*"):
         shutil.rmtree(torn)
-    temporary = folder / f"{_WRITING}{name}"
     temporary.mkdir()
-    with (temporary / _STATE).open("wb") as file:
-        torch.save(state, file)
-        file.flush()
+
+
+def _share_name(world: World) -> str:
+    return f"tensors-{world.rank + 1:05d}-of-{world.size:05d}.safetensors"
+
+
+def _own_share(entries: Entries, world: World) -> dict[str, Tensor]:
+    """This rank's parameters, on the host: each goes to the rank that has the least so far."""
+    load, own = [0] * world.size, dict[str, Tensor]()
+    for name, states in entries:
+        owner = load.index(min(load))
+        load[owner] += sum(tensor.nbytes for tensor in states.values())
+        if owner == world.rank:
+            own.update({f"{name}/{key}": _kept(tensor, lasting=world.size == 1) for key, tensor in states.items()})
+    return own
+
+
+def _kept(tensor: Tensor, *, lasting: bool) -> Tensor:
+    """On the host; a copy unless the tensor lasts and has its memory for itself, as safetensors wants it."""
+    alone = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor.detach().to("cpu", copy=not (lasting and alone)).contiguous()
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path)
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
-    os.rename(temporary, final)
-    _sync_folder(folder)
-    for old in complete(run_dir)[:-keep]:
-        shutil.rmtree(old)
-    return final
 
 
 def complete(run_dir: Path) -> list[Path]:
@@ -46,14 +105,84 @@ def complete(run_dir: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if not p.name.startswith(_WRITING) and (p / _STATE).is_file())
 
 
-def load_latest(run_dir: Path) -> dict[str, Any] | None:
-    """State of the newest finished checkpoint; None when there is none yet."""
+@dataclass(frozen=True)
+class Saved:
+    """A finished checkpoint. Tensors are read one by one, when they are asked for."""
+
+    path: Path
+    state: dict[str, Any]
+    """What `save` was given."""
+
+    @cached_property
+    def _files(self) -> dict[str, dict[str, Any]]:
+        """Of each parameter and state the open file that has it."""
+        from safetensors import safe_open
+
+        found: dict[str, dict[str, Any]] = {}
+        paths = sorted(self.path.glob("*.safetensors"))
+        if len(paths) != self.state.get("shares"):
+            raise CheckpointError(
+                f"{self.path} has {len(paths)} files of tensors and should have {self.state.get('shares')}: delete "
+                "that folder to go on from the checkpoint before it"
+            )
+        for path in paths:
+            file: Any = safe_open(path, framework="pt")
+            for key in file.keys():  # noqa: SIM118 (it is no dict)
+                name, _, state = key.rpartition("/")
+                found.setdefault(name, {})[state] = file
+        return found
+
+    def names(self) -> set[str]:
+        """Of everything that has a weight."""
+        return set(self._files)
+
+    def tensor(self, name: str, key: str = WEIGHT) -> Tensor:
+        tensor: Tensor = self._files[name][key].get_tensor(f"{name}/{key}")
+        return tensor
+
+    def optimizer_states(self, name: str) -> dict[str, Tensor]:
+        """`exp_avg`, `exp_avg_sq`, `step` of a parameter; {} where it had none."""
+        return {key: self.tensor(name, key) for key in self._files[name] if key != WEIGHT}
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Into a whole model. Raises CheckpointError for a model of other names or shapes."""
+        theirs: dict[str, Tensor] = {**parameters_once(model), **other_tensors(model)}
+        self._refuse_other_names(set(theirs))
+        for name, tensor in theirs.items():
+            found = self.tensor(name)
+            if found.shape != tensor.shape:
+                raise CheckpointError(
+                    f"{self.path} is of another model: {name} has the shape {tuple(found.shape)} there and "
+                    f"{tuple(tensor.shape)} here; resume with the model that the run began with"
+                )
+            with torch.no_grad():
+                tensor.copy_(found)
+
+    def _refuse_other_names(self, ours: set[str]) -> None:
+        names = self.names()
+        lacking, unknown = sorted(ours - names), sorted(names - ours)
+        if lacking or unknown:
+            said = [f"it lacks {lacking[0]}"] if lacking else []
+            said += [f"the model has no {unknown[0]}"] if unknown else []
+            raise CheckpointError(
+                f"{self.path} is of another model: {' and '.join(said)} ({len(lacking)} names missing, "
+                f"{len(unknown)} too many); resume with the model that the run began with"
+            )
+
+
+def load_latest(run_dir: Path) -> Saved | None:
+    """The newest finished checkpoint; None when there is none yet. Raises CheckpointError for one of an older form."""
     found = complete(run_dir)
-    if not found:
-        return None
+    return load(found[-1]) if found else None
+
+
+def load(path: Path) -> Saved:
+    """A finished checkpoint. Raises CheckpointError for one of an older form."""
     # Our own file: it holds sampler and random states, which weights_only loading would refuse.
-    state: dict[str, Any] = torch.load(found[-1] / _STATE, map_location="cpu", weights_only=False)
-    return state
+    state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=False)
+    if "shares" not in state:
+        raise CheckpointError(f"{path} was written by an older version of vlrft: finish that run with it")
+    return Saved(path, state)
 
 
 def _sync_folder(folder: Path) -> None:

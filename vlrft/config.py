@@ -257,8 +257,16 @@ class TrainConfig(Block):
 
 
 class ParallelConfig(Block):
-    """Devices and precision."""
+    """Devices, precision, and how a model in training lies over the ranks."""
 
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = "ddp"
+    """What each rank holds: everything (`ddp`); the weights, and its part of the optimiser states (`zero1`), of the
+    gradients too (`zero2`); or a part of everything (`zero3`, `fsdp2`). zero* needs DeepSpeed."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """`optimizer`: optimiser states on the host, where zero* also updates them; under ddp and fsdp2 they are there
+    during rollouts only. `all`: the weights too (zero3, fsdp2)."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Laid over the DeepSpeed configuration that zero* makes: `{zero_optimization: {overlap_comm: true}}`."""
     mixed_precision: Literal["no", "bf16"] = "no"
     cpu: bool = False
     """Stay on the CPU where a GPU is at hand."""

@@ -28,7 +28,7 @@ class World:
     """The ranks of a run; a single process is a world of one, in which nothing is sent."""
 
     def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
-        """group: torch.distributed's process group; None = the one of the whole run."""
+        """group: of torch.distributed, through which objects are sent; None = that of all ranks."""
         self.rank, self.size, self.group = rank, size, group
 
     @classmethod
@@ -39,8 +39,11 @@ class World:
         return cls()
 
     def apart(self) -> World:
-        """The same ranks with a line of their own, for a thread that talks while the main one does. All ranks call."""
-        return self if self.size == 1 else World(self.rank, self.size, dist.new_group(backend="gloo"))
+        """The same ranks with a line of their own, which does not get in the way of messages on this one.
+
+        All ranks must call it. For objects only: gradients go over the main line.
+        """
+        return World(self.rank, self.size, dist.new_group(backend="gloo")) if self.size > 1 else self
 
     @property
     def is_main(self) -> bool:

@@ -98,7 +98,9 @@ class Objective:
 def _add_logps(batches: Sequence[Batch], policy: Any, name: str) -> None:
     with torch.no_grad():
         for batch in batches:
-            batch.annotations[name] = policy(**batch.inputs, layout=batch.layout)["logp"]
+            batch.annotations[name] = policy(**batch.inputs, layout=batch.layout, touch_vision=batch.touch_vision)[
+                "logp"
+            ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

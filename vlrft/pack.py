@@ -49,6 +49,8 @@ class Batch:
     advantage_N: Tensor
     behaviour_logp_N: Tensor
     """The engine's log-probs of the sampled tokens."""
+    touch_vision: bool = False
+    """Run the vision tower even without media (`level.level`)."""
     annotations: dict[str, Tensor] = field(default_factory=dict)
     """`old_logp_N`, `ref_logp_N`, filled by the policies before the first optimiser step when needed."""
 

@@ -84,7 +84,7 @@ class RunFolder:
         tasks: Collection[str] = (),
         resuming: bool,
         changed: bool = False,
-    ) -> dict[str, Any] | None:
+    ) -> checkpoint.Saved | None:
         """Write what is known at the start; returns the newest checkpoint when resuming, None without one.
 
         changed: the config of a resumed run is another one now, and is kept.

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import set_seed
 
+from vlrft.checkpoint import Saved
 from vlrft.compose import Composed, ConfigError, Stage
 from vlrft.config import Config, ModelConfig
 from vlrft.data.mixture import sampler_settings
@@ -34,6 +36,7 @@ from vlrft.registry import UnknownNameError, resolve
 from vlrft.renderer import Renderer
 from vlrft.rewards.judge import Judge
 from vlrft.rollout import complaints_about, evaluation_judge, training_judge
+from vlrft.shard import SPREADS, build_strategy
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState, make_optimizer
 from vlrft.types import Sample
@@ -137,6 +140,7 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
 def check_config(config: Config, stages: Sequence[Stage]) -> None:
     """Resolve every name and build what is cheap to build, so that mistakes show before anything is loaded."""
     check_attention(config)
+    check_parallel(config)
     for stage in stages:
         for block, keys in FIXED.items():
             ours, theirs = (getattr(c, block).model_dump(include=keys) for c in (config, stage.config))
@@ -177,6 +181,28 @@ def check_attention(config: Config) -> None:
         raise ConfigError("model.attention=flash_varlen needs half precision; set parallel.mixed_precision=bf16")
 
 
+def check_parallel(config: Config) -> None:
+    """Refuse what the strategy cannot do. Raises ConfigError."""
+    parallel = config.parallel
+    by_deepspeed, spread = parallel.strategy.startswith("zero"), parallel.strategy in SPREADS
+    if by_deepspeed and find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"parallel.strategy={parallel.strategy} needs DeepSpeed: pip install 'vlrft[deepspeed]', or use fsdp2"
+        )
+    if spread and config.engine.name == "hf":
+        raise ConfigError(
+            f"engine.name=hf samples from weights that no rank has under parallel.strategy={parallel.strategy}: set "
+            "engine.name=vllm_server, or parallel.strategy=zero2"
+        )
+    if parallel.offload == "all" and not spread:
+        raise ConfigError(f"parallel.offload=all needs parallel.strategy={' or '.join(SPREADS)}; set offload=optimizer")
+    if by_deepspeed and config.model.dtype != "float32":
+        raise ConfigError(
+            f"parallel.strategy={parallel.strategy} needs model.dtype=float32; for bfloat16 compute set "
+            "parallel.mixed_precision=bf16"
+        )
+
+
 def start_world(config: Config) -> World:
     """The ranks of this run. A process that a launcher started as one of several (WORLD_SIZE) meets the others here."""
     PartialState(cpu=config.parallel.cpu)
@@ -195,7 +221,8 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
     world = start_world(config)
     family = _family(model, config)
-    family.model.to(accelerator.device)
+    if config.parallel.strategy not in SPREADS:  # which move the model in parts
+        family.model.to(accelerator.device)
     if config.model.dtype == "bfloat16":
         logger.warning(
             "model.dtype=bfloat16 keeps the weights themselves in bfloat16: updates below one part in 256 are rounded "
@@ -239,60 +266,54 @@ def freeze(family: Family, model: ModelConfig) -> None:
 
 
 def start_stage(
-    prepared: Prepared, setup: StageSetup, resumed: dict[str, Any] | None, before: Counters | None, run_dir: Path
+    prepared: Prepared, setup: StageSetup, resumed: Saved | None, before: Counters | None, run_dir: Path
 ) -> StageParts:
     """Build a stage's optimiser, sampler and judge over the current weights.
 
-    resumed: a checkpoint inside this stage, restored whole. before: how far the run was when the stage before ended.
+    resumed: a checkpoint inside this stage, whose weights the model has already. before: how far the run was when the
+    stage before ended.
     """
     config, family = setup.config, prepared.family
     set_seed(row_seed(config.train.seed, setup.name) % 2**32)
     freeze(family, config.model)
     # What the stage before has trained and this one does not would keep its last gradient for ever.
     family.model.zero_grad(set_to_none=True)
+    strategy = build_strategy(config, prepared.accelerator, prepared.world)
     head = HeadOptions(
         temperature=config.engine.temperature if setup.kind == "grpo" else 1.0,
         banned_ids=family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ()),
         chunk_size=config.model.logprob_chunk_size,
         cache_bytes=config.model.logprob_cache_mb * 2**20,
-        accumulate_in_place=True,
+        accumulate_in_place=strategy.in_place,
     )
     policy = Policy(family, head, config.model.attention)
     objective = Objective.build(config.objective)
-    # The stage before has let go of its optimiser; accelerate has not.
-    prepared.accelerator.free_memory()
-    # As for evaluation: precision and device, but no DDP, since gradients are summed once per step (vlrft.dist).
-    wrapped = prepared.accelerator.prepare_model(policy, evaluation_mode=True)
-    optimizer = prepared.accelerator.prepare_optimizer(make_optimizer(policy, config.train))
+    reference = None
+    if setup.kind == "grpo" and config.objective.beta > 0.0:
+        path = run_dir / f"reference-{setup.name}.pt"
+        reference = _reference(policy, path, prepared.world, must_exist=resumed is not None)
+    strategy.start(policy, lambda policy: make_optimizer(policy, config.train))
     per_step = objective.steps_per_rollout if setup.kind == "grpo" else 1
     state = TrainState(
-        accelerator=prepared.accelerator,
         world=prepared.world,
-        policy=policy,
-        wrapped=wrapped,
-        optimizer=optimizer,
-        scheduler=Schedule(optimizer, config.train, config.train.steps * per_step),
+        strategy=strategy,
+        scheduler=Schedule(strategy.optimizer, config.train, config.train.steps * per_step),
         sampler=_sampler(setup),
         global_step=before.global_step if before is not None else 0,
         policy_version=before.policy_version if before is not None else 0,
     )
-    reference = None
-    if setup.kind == "grpo" and config.objective.beta > 0.0:
-        path = run_dir / f"reference-{setup.name}.pt"
-        reference = prepared.accelerator.prepare_model(
-            _reference(policy, path, prepared.world, must_exist=resumed is not None), evaluation_mode=True
-        )
     judge = training_judge(config)
     if resumed is not None:
-        state.load_state_dict(resumed["state"])
-        judge.load_state_dict(own_state(resumed["judges"], prepared.world))
+        strategy.load_states(resumed.optimizer_states)
+        state.load_state_dict(resumed.state["state"])
+        judge.load_state_dict(own_state(resumed.state["judges"], prepared.world))
     prepared.engine.sync(state.policy_version)
     return StageParts(
         renderer=prepared.renderer(config),
         engine=prepared.engine,
         judge=judge,
         objective=objective,
-        reference=reference,
+        reference=None if reference is None else strategy.hold(reference),
         state=state,
     )
 

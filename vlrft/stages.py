@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrft import checkpoint
+from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
 from vlrft.pipeline import pipeline_of
@@ -74,7 +75,7 @@ def metrics_writer(folder: RunFolder, *, tensorboard: bool) -> MetricsWriter:
 
 def run_stages(
     prepared: Prepared,
-    saved: dict[str, Any] | None,
+    saved: Saved | None,
     folder: RunFolder,
     writer: MetricsWriter,
     evaluator: Evaluator | None,
@@ -84,10 +85,11 @@ def run_stages(
     """Every stage that `saved`, the newest checkpoint of a resumed run, has not finished."""
     first, before, inside = 0, Counters(), None
     if saved is not None:
-        counters = saved["state"]["counters"]
-        first = saved["stage"]
+        counters = saved.state["state"]["counters"]
+        first = saved.state["stage"]
         before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
-        prepared.family.model.load_state_dict(saved["state"]["model"])
+        _refuse_other_stages([setup.name for setup in prepared.stages], saved)
+        saved.load_weights(prepared.family.model)
         inside = saved if counters["step"] else None
     if resuming:
         # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
@@ -100,7 +102,7 @@ def run_stages(
 def run_stage(
     prepared: Prepared,
     index: int,
-    resumed: dict[str, Any] | None,
+    resumed: Saved | None,
     before: Counters,
     folder: RunFolder,
     writer: MetricsWriter,
@@ -113,11 +115,12 @@ def run_stage(
             _evaluate(stage, writer, evaluator)
         _steps(stage, index, writer, evaluator)
         _checkpoint(stage, index + 1, writer)
+        stage.state.strategy.release()
     return Counters(global_step=stage.state.global_step, policy_version=stage.state.policy_version)
 
 
 def open_stage(
-    prepared: Prepared, setup: StageSetup, resumed: dict[str, Any] | None, before: Counters | None, folder: RunFolder
+    prepared: Prepared, setup: StageSetup, resumed: Saved | None, before: Counters | None, folder: RunFolder
 ) -> StageRun:
     """A stage that is ready for its next step; close it at the end."""
     timers = Timers()
@@ -128,7 +131,7 @@ def open_stage(
         folder=folder, timers=timers, world=prepared.world,
     )  # fmt: skip
     if resumed is not None:
-        stage.load_waiting(resumed["waiting"])
+        stage.load_waiting(resumed.state["waiting"])
     stage.rollouts = pipeline_of(stage)
     return stage
 
@@ -156,20 +159,29 @@ def _steps(stage: StageRun, index: int, writer: MetricsWriter, evaluator: Evalua
                 _checkpoint(stage, index, writer)
 
 
+def _refuse_other_stages(names: list[str], saved: Saved) -> None:
+    """Raise CheckpointError where the stage that wrote a checkpoint is not where it would be in this recipe."""
+    after = saved.state["stage"]
+    if saved.state["of"] not in names[max(0, after - 1) : after + 1]:
+        raise CheckpointError(
+            f"{saved.path} is of another recipe: stage {saved.state['of']!r} wrote it, the stages here are "
+            f"{', '.join(names)}; resume it in the folder of its own run"
+        )
+
+
 def _checkpoint(stage: StageRun, stage_index: int, writer: MetricsWriter) -> None:
     """`stage_index`: where to go on; the stage after this one when this one is finished."""
     stage.rollouts.drain(stage)
     with stage.timers("save"):
         writer.sync()
-        state: dict[str, Any] = {"stage": stage_index, "state": stage.state.state_dict()}
+        state: dict[str, Any] = {"stage": stage_index, "of": stage.setup.name, "state": stage.state.state_dict()}
         state["waiting"] = stage.waiting_state()
         state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if stage.state.step == stage.config.train.steps:
             state["state"]["counters"]["step"] = 0
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
-        if stage.world.is_main:
-            checkpoint.save(stage.folder.path, name, state, keep=stage.config.train.keep_checkpoints)
-        stage.world.barrier()
+        entries, keep = stage.state.strategy.entries(), stage.config.train.keep_checkpoints
+        checkpoint.save(stage.folder.path, name, state, entries, keep=keep, world=stage.world)
 
 
 def _how_to_go_on(stage: StageRun, error: Exception) -> str:

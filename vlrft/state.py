@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from vlrft.config import TrainConfig
@@ -19,6 +18,7 @@ from vlrft.data.samplers import Sampler
 from vlrft.dist import World
 from vlrft.pack import Batch
 from vlrft.policy import Policy
+from vlrft.shard.base import Strategy
 
 LossFn = Callable[[Batch, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 """(micro-batch, output of the policy) -> its share of the step's loss, and sums for the metrics."""
@@ -81,12 +81,9 @@ class Counters:
 class TrainState:
     """What changes while a stage trains; everything here is in the checkpoint."""
 
-    accelerator: Accelerator
     world: World
-    policy: Policy
-    """The bare module; `wrapped` is what training calls."""
-    wrapped: Any
-    optimizer: Any
+    strategy: Strategy
+    """Has the weights, the gradients and the optimiser."""
     scheduler: Schedule
     sampler: Sampler
     step: int = 0
@@ -98,25 +95,36 @@ class TrainState:
     skipped_in_row: int = 0
     skipped_steps: int = 0
 
+    @property
+    def policy(self) -> Policy:
+        """The bare module."""
+        return self.strategy.policy
+
+    @property
+    def wrapped(self) -> Any:
+        """What training calls."""
+        return self.strategy.wrapped
+
+    @property
+    def optimizer(self) -> Any:
+        return self.strategy.optimizer
+
     def state_dict(self) -> dict[str, Any]:
+        """All but weights and optimiser states (`Strategy.entries`). Collective: each rank has its own generators."""
         counters = {name: getattr(self, name) for name in _COUNTERS}
         return {
-            "model": self.policy.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "sampler": self.sampler.state_dict(),
             "counters": counters,
-            "rng": rng_state(),
+            "rng": self.world.gather(rng_state()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.sampler.load_state_dict(state["sampler"])
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
-        set_rng_state(state["rng"])
+        set_rng_state(state["rng"][self.world.rank % len(state["rng"])])
 
 
 _COUNTERS = ("step", "global_step", "policy_version", "skipped_in_row", "skipped_steps")
@@ -210,23 +218,21 @@ def optimizer_step(
 
     Raises NonFiniteError after `train.max_skipped_steps` skipped steps in a row.
     """
-    clear_gradients(state)
+    state.strategy.clear()
     state.wrapped.train()
     step = StepSums(learning_rate=state.optimizer.param_groups[0]["lr"])
     for batch in batches:
-        output = state.wrapped(**batch.inputs, layout=batch.layout)
+        output = state.wrapped(**batch.inputs, layout=batch.layout, touch_vision=batch.touch_vision)
         value, extra = loss_fn(batch, output)
-        state.accelerator.backward(value)
+        state.strategy.backward(value, last=batch is batches[-1])
         step.loss += float(value.detach())
         step.tokens += float(batch.loss_mask_N.sum())
         step.add("entropy", float((output["entropy"].detach() * batch.loss_mask_N).sum()))
         for name, number in extra.items():
             step.add(name, number)
-    state.world.sum_gradients(state.policy.model.parameters())
     step.sum_over(state.world)
-    step.grad_norm = float(state.accelerator.clip_grad_norm_(state.policy.model.parameters(), train.max_grad_norm))
+    step.grad_norm = state.strategy.step(wanted=math.isfinite(step.loss))
     if math.isfinite(step.loss) and math.isfinite(step.grad_norm):
-        state.optimizer.step()
         state.policy_version += 1
         state.skipped_in_row = 0
         sums.merge(step)
@@ -236,22 +242,12 @@ def optimizer_step(
     state.scheduler.step()
 
 
-def clear_gradients(state: TrainState) -> None:
-    """Drop all gradients but the vocabulary matrix's, which is set to zero: every step has one, and fresh memory of its
-    size costs more than the zeros."""
-    weight = state.policy.head.lm_head.weight
-    gradient = weight.grad
-    state.optimizer.zero_grad(set_to_none=True)
-    if gradient is not None:
-        weight.grad = gradient.zero_()
-
-
 def _skip(state: TrainState, batches: Sequence[Batch], train: TrainConfig, dump_to: Path, why: str) -> None:
-    clear_gradients(state)
     state.skipped_in_row += 1
     state.skipped_steps += 1
     dump_to.mkdir(parents=True, exist_ok=True)
-    path = dump_to / f"step-{state.global_step + 1:08d}-{state.skipped_steps:04d}.pt"
+    rank = f"-rank{state.world.rank}" if state.world.size > 1 else ""
+    path = dump_to / f"step-{state.global_step + 1:08d}-{state.skipped_steps:04d}{rank}.pt"
     samples = [group.sample.id for batch in batches for group in batch.groups]
     torch.save({"why": why, "samples": samples, "batches": [batch.inputs for batch in batches]}, path)
     if state.skipped_in_row >= train.max_skipped_steps:

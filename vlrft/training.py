@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from vlrft.dist import is_here
 from vlrft.grpo import Minibatch, minibatches, rollout_metrics
+from vlrft.level import level
 from vlrft.log import UserError
 from vlrft.objectives.mismatch import effective_sample_size
 from vlrft.pack import Batch, count, on_device, pack
@@ -31,7 +32,8 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     Consumes the pipeline; blocks on it; leaves new weights.
     """
     config, state, objective = run.config, run.state, run.objective
-    rolled = run.rollouts.next(run)
+    with state.strategy.resting():
+        rolled = run.rollouts.next(run)
     watch_scores(run, rolled)
     scored, assigned = rolled.scored, rolled.assigned
     run.reseed("train")
@@ -46,7 +48,7 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     run.rollouts.trained(run)
     run.waiting.popleft()
     state.sampler.observe(scored.groups)
-    packed = run.world.sum({"packed": sum(len(batch.layout.prompts) for batches in steps for batch in batches or ())})
+    packed = run.world.sum({"packed": sum(len(batch.groups) for batches in steps for batch in batches or ())})
     counted = {"pack/repeated_prompts": max(0, int(packed["packed"]) - len(assigned.kept))}
     learned = sums.metrics(idle=0.0)
     learned |= effective_sample_size(learned)
@@ -109,6 +111,8 @@ def pack_step(run: StageRun, part: Minibatch) -> list[Batch] | None:
         counts=count([*part.groups, *part.silent], mask_truncated=mask_truncated),
         mask_truncated=mask_truncated,
     )
+    if run.state.strategy.lockstep:
+        batches = level(batches, run.state.policy.family, run.world)
     return on_device(batches, run.state.policy.model.device)
 
 

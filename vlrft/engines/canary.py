@@ -29,7 +29,12 @@ class StaleWeightsError(RuntimeError):
 
 
 def trainer_logprobs(family: Family, prompt: Prompt, token_ids: Sequence[int], *, kind: str = "auto") -> list[float]:
-    """Log-probs of a completion's tokens under the trainer's weights, at temperature 1 and without bans."""
+    """Log-probs of a completion's tokens under the trainer's weights, at temperature 1 and without bans.
+
+    Where the weights are spread over ranks this is collective: ranks that do not check call `accompany`.
+    """
+    if family.spread is not None:
+        return family.spread.logprobs(prompt, token_ids)
     device = family.model.device
     count = len(prompt.token_ids)
     ids = torch.tensor([*prompt.token_ids, *token_ids], device=device)[None]
@@ -53,6 +58,12 @@ def plain_prompt(family: Family) -> Prompt:
 
     image = Image.radial_gradient("L").resize((112, 84)).convert("RGB")
     return family.render("canary", [MediaPart(index=0), TextPart(text="What is this?")], [image])
+
+
+def accompany(family: Family) -> None:
+    """This rank's part of another's `trainer_logprobs`."""
+    if family.spread is not None:
+        family.spread.logprobs(None, ())
 
 
 @dataclass(slots=True)

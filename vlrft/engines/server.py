@@ -19,7 +19,7 @@ import torch
 
 from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
-from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError
+from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError, accompany
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.transfer import TransferSync, chosen, server_environment, server_settings
@@ -34,7 +34,7 @@ from vlrft.engines.vllm_shared import (
     weight_dtype,
 )
 from vlrft.engines.vllm_wire import GENERATE, completions, replayed, request_body, stamps, was_aborted
-from vlrft.engines.weights import WeightFolder
+from vlrft.engines.weights import WeightFolder, attend_write
 from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.types import Completion, Prompt
@@ -160,6 +160,8 @@ class VLLMServerEngine:
         """The trainer's weights of now, with what the canary must find in them. All ranks call, on their main threads,
         while the weights stand still; rank 0 keeps a copy until `load`."""
         if not self.world.is_main:
+            accompany(self.family)
+            attend_write(self.family)
             return Snapshot(policy_version=policy_version)
         logprobs = self.canary.expected()
         return Snapshot(policy_version=policy_version, weights=self._seam().hold(), logprobs=logprobs)
@@ -171,7 +173,7 @@ class VLLMServerEngine:
         if not any(self.world.gather(is_new)):
             return
         self.policy_version = version = snapshot.policy_version
-        self._renew(version, lambda: self._check(0, version, snapshot.logprobs), snapshot.weights)
+        self._renew(version, lambda: self._check(0, version, snapshot.logprobs), snapshot)
         self._loaded = snapshot
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
@@ -240,10 +242,11 @@ class VLLMServerEngine:
         self._renew(version, lambda: self._check(checking, version))
         self._loaded = None
 
-    def _renew(self, version: int, check: Callable[[], None], held: Any = None) -> None:
-        """Push the current weights, or those held, and `check` them. All ranks take part."""
+    def _renew(self, version: int, check: Callable[[], None], snapshot: Snapshot | None = None) -> None:
+        """Push the current weights, or the snapshot's, and `check` them. All ranks take part."""
         stamp = f"{self._run}-{version}"
-        self._together(lambda: self._push(stamp, held))
+        held = None if snapshot is None else snapshot.weights
+        self._together(lambda: self._push(stamp, held, is_held=snapshot is not None))
         urls = self.world.gather([server.url for server in self.servers])[0]
         if not self.servers:
             self.servers = [self._own(url) for url in urls]
@@ -254,8 +257,10 @@ class VLLMServerEngine:
     def _together(self, work: Callable[[], None]) -> None:
         self.world.together(work, _EXPECTED)
 
-    def _push(self, stamp: str, held: Any) -> None:
+    def _push(self, stamp: str, held: Any, *, is_held: bool) -> None:
         if not self.world.is_main:
+            if not is_held:
+                attend_write(self.family)
             return
         sync = self._seam()
         self._pushing, self._checked = True, False
@@ -323,6 +328,8 @@ class VLLMServerEngine:
         if self.world.rank == rank:
             replays = [replay for server in self.servers for replay in self._replays(server)]
             self.canary.check_all(replays, version, trainer)
+        elif trainer is None:
+            accompany(self.family)
 
     def _replays(self, server: VLLMServer) -> list[Replay]:
         """One for each engine behind a server (data_parallel_size)."""

@@ -73,7 +73,9 @@ class PolicySource:
         """Name, type and shape of everything that iteration gives, in its order."""
         from vllm.distributed.weight_transfer.base import ParamMeta
 
-        return [ParamMeta(name, self._type(tensor), tuple(tensor.shape)) for name, tensor in self._tensors()]
+        # To ask weights that are spread over ranks for themselves is collective; the empty model knows their shapes.
+        about = self._tensors() if self.family.spread is None or self.held is not None else self._empty()
+        return [ParamMeta(name, self._type(tensor), tuple(tensor.shape)) for name, tensor in about]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._tensors():
@@ -81,6 +83,9 @@ class PolicySource:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         return published_tensors(self.family) if self.held is None else iter(self.held)
+
+    def _empty(self) -> Iterator[tuple[str, Tensor]]:
+        return ((self.family.export_name(name), tensor) for name, tensor in self.family.model.named_parameters())
 
     def _type(self, tensor: Tensor) -> torch.dtype:
         return self.dtype if tensor.is_floating_point() else tensor.dtype
@@ -188,6 +193,11 @@ class TransferSync:
         not read.
         """
         self._sender = None
+        if self._pushed is None and self.source.family.spread is not None:
+            raise UserError(
+                f"the weights that {server.url} has lost are spread over the ranks, which cannot write them now: "
+                "resume the run, or use engine.kwargs.sync=folder"
+            )
         load_policy(server, self.folder.write(self._pushed), stamp)
 
     def _connect(self, servers: Sequence[VLLMServer]) -> Any:

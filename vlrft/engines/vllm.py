@@ -32,7 +32,7 @@ from vlrft.engines.vllm_shared import (
 from vlrft.engines.vllm_sleep import Sleep
 from vlrft.engines.vllm_sleep import sleep_level as of_this_machine
 from vlrft.engines.vllm_worker import repack_embeddings
-from vlrft.engines.weights import WeightFolder, published_tensors
+from vlrft.engines.weights import WeightFolder, attend_write, published_tensors
 from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.types import Completion, Prompt
@@ -180,6 +180,8 @@ class VLLMEngine:
             if self._folder is None:
                 self._folder = WeightFolder(self.family)
             self._folder.write()
+        else:
+            attend_write(self.family)
         return self.world.gather("" if self._folder is None else str(self._folder.path))[self._writer]
 
     def _start(self) -> LLM:

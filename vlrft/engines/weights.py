@@ -42,14 +42,17 @@ class WeightFolder:
             family.model.generation_config.save_pretrained(self.path)
 
     def write(self, tensors: Iterable[tuple[str, Tensor]] | None = None) -> Path:
-        """The current weights, or `tensors`, under their published names; returns the folder."""
+        """The current weights, or `tensors`, under their published names; returns the folder.
+
+        Where the current ones are spread over ranks this is collective: ranks that do not write call `attend_write`.
+        """
         self._save(tensors, _WEIGHTS)
         return self.path
 
     def set_aside(self) -> Path:
         """The current weights in a file of the folder that nobody loads before `take`.
 
-        Raises UserError where there is no room for it.
+        As collective as `write`. Raises UserError where there is no room for it.
         """
         self._aside += 1
         name = f"{self._aside:08d}{_WAITING}"
@@ -84,9 +87,20 @@ class WeightFolder:
         )
 
 
+def attend_write(family: Family) -> None:
+    """This rank's part of another's `WeightFolder.write`."""
+    if family.spread is not None:
+        for _ in family.spread.tensors():
+            pass
+
+
 def published_tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
     """The trainer's own tensors, nothing copied, by their published names; an output head that is also the embedding
-    comes once."""
+    comes once. Where they are spread over ranks they are whole, on the host, and asking is collective."""
+    if family.spread is not None:
+        # They are gone at the next, unless copied.
+        yield from ((family.export_name(name), tensor.to("cpu", copy=True)) for name, tensor in family.spread.tensors())
+        return
     seen: set[int] = set()
     for name, tensor in family.model.state_dict().items():
         if tensor.data_ptr() not in seen:

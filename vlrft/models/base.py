@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -36,6 +36,16 @@ class MediaItem:
     """`media_digest` of what the tower gets: the key of an engine's caches."""
 
 
+class Spread(Protocol):
+    """Weights in parts. To ask for anything is collective: all ranks do, at the same time."""
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor of the model whole, one by one, a tied one once; gone at the next."""
+
+    def logprobs(self, prompt: Prompt | None, token_ids: Sequence[int]) -> list[float]:
+        """Log-probs of a completion's tokens at temperature 1 and without bans; [] without a prompt."""
+
+
 class Family(Protocol):
     """Both directions between samples and a model's tokens, for one loaded model."""
 
@@ -46,6 +56,8 @@ class Family(Protocol):
     banned_ids: tuple[int, ...]
     """Vision special tokens: never sampled, probability 0 in the trainer too. A sampled one would break the next
     forward ("Image features and image tokens do not match")."""
+    spread: Spread | None
+    """Who has the weights while they are spread over the ranks (`vlrft.shard`); `model` is empty then."""
     stop_ids: tuple[int, ...]
     """Tokens that end a completion; the first is the one a reference answer ends with."""
     lm_head: nn.Linear

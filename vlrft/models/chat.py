@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vlrft.config import VideoConfig
 from vlrft.logprob import embed
-from vlrft.models.base import MediaItem, PromptError
+from vlrft.models.base import MediaItem, PromptError, Spread
 from vlrft.types import Clip, MediaPart, MediaShape, Part, Prompt, TextPart
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class ChatFamily(ABC):
     """Tokens that stand for vision features, one each; their features come from `tower` in this order."""
     vision_tokens: tuple[str, ...]
     """Every special token around and for media: no completion may hold one."""
+    spread: Spread | None = None
 
     def __init__(
         self,

@@ -1,0 +1,102 @@
+"""Weights, gradients and optimiser whole on every rank; gradients are summed once per optimiser step. The default.
+
+Ranks may differ in micro-batches and media as they like, since nothing else is collective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vlrft.policy import Policy
+from vlrft.shard.base import WEIGHT, MakeOptimizer, States, other_tensors, parameters_once
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from vlrft.config import ParallelConfig
+    from vlrft.dist import World
+
+
+class Replicated:
+    """See `base.Strategy`. accelerate puts modules on the device and under autocast; it does not wrap them in DDP."""
+
+    lockstep = False
+    in_place = True
+    policy: Policy
+    wrapped: Any
+    optimizer: Any
+
+    def __init__(
+        self, parallel: ParallelConfig, accelerator: Accelerator, world: World, *, max_grad_norm: float
+    ) -> None:
+        self.accelerator, self.world, self.max_grad_norm = accelerator, world, max_grad_norm
+        self.moves = parallel.offload == "optimizer" and accelerator.device.type == "cuda"
+
+    def start(self, policy: Policy, make_optimizer: MakeOptimizer) -> None:
+        # The stage before has let go of its optimiser; accelerate has not.
+        self.accelerator.free_memory()
+        self.policy = policy
+        # As for evaluation: precision and device, but no DDP, since gradients are summed once per step.
+        self.wrapped = self.accelerator.prepare_model(policy, evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(policy))
+
+    def hold(self, reference: Policy) -> Any:
+        return self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        if loss.requires_grad:  # not so a text where only the vision tower learns
+            self.accelerator.backward(loss)
+
+    def step(self, *, wanted: bool) -> float:
+        self.world.sum_gradients(self.policy.model.parameters())
+        norm = float(self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.max_grad_norm))
+        if wanted and math.isfinite(norm):
+            self.optimizer.step()
+        else:
+            self.clear()
+        return norm
+
+    def clear(self) -> None:
+        """All but the vocabulary matrix's gradient, which is set to zero: every step has one, and fresh memory of its
+        size costs more than the zeros."""
+        weight = self.policy.head.lm_head.weight
+        gradient = weight.grad
+        self.optimizer.zero_grad(set_to_none=True)
+        if gradient is not None:
+            weight.grad = gradient.zero_()
+
+    def entries(self) -> Iterator[tuple[str, States]]:
+        for name, parameter in parameters_once(self.policy.model).items():
+            yield name, {WEIGHT: parameter.detach(), **self.optimizer.state.get(parameter, {})}
+        yield from ((name, {WEIGHT: buffer}) for name, buffer in other_tensors(self.policy.model).items())
+
+    def load_states(self, states_of: Callable[[str], States]) -> None:
+        for name, parameter in parameters_once(self.policy.model).items():
+            if parameter.requires_grad and (found := states_of(name)):
+                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in found.items()}
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        if self.moves:
+            move_states(self.optimizer, torch.device("cpu"))
+        try:
+            yield
+        finally:
+            if self.moves:
+                move_states(self.optimizer, self.accelerator.device)
+
+    def release(self) -> None:
+        self.accelerator.free_memory()
+
+
+def move_states(optimizer: Any, device: torch.device) -> None:
+    """All optimiser states to `device`."""
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            state[key] = value.to(device)

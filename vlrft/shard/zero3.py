@@ -1,0 +1,69 @@
+"""ZeRO-3 by DeepSpeed: weights, gradients and optimiser states in parts; weights are gathered where they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlrft.policy import Policy
+from vlrft.shard.base import MakeOptimizer, States, other_tensors, parameters_once
+from vlrft.shard.spread import Spread, move_into_twin, weight_entry
+from vlrft.shard.zero import Zero, _initialize
+
+
+class Zero3(Spread, Zero):
+    """See `base.Strategy`."""
+
+    def start(self, policy: Policy, make_optimizer: MakeOptimizer) -> None:
+        twin = self.take(policy)
+        super().start(twin, make_optimizer)
+        _use_in_head(twin)
+
+    def hold(self, reference: Policy) -> Any:
+        twin = move_into_twin(reference)
+        config = {key: value for key, value in self._config().items() if key != "gradient_clipping"}
+        engine = _initialize(twin, None, config, self.accelerator.device)
+        _use_in_head(twin)
+        return engine
+
+    def entries(self) -> Iterator[tuple[str, States]]:
+        for name, parameter in parameters_once(self.policy.model).items():
+            yield name, {**weight_entry(self.full(parameter)), **self._states(parameter)}
+        yield from ((name, weight_entry(buffer)) for name, buffer in other_tensors(self.policy.model).items())
+
+    def full(self, parameter: nn.Parameter) -> Tensor:
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
+
+    def flat_parameters(self) -> list[Tensor]:
+        flat: list[Tensor] = self.optimizer.fp32_partitioned_groups_flat
+        return flat
+
+    def _link_states(self) -> None:
+        """Here they are found by the flat parameter."""
+
+    def _put_state(self, parameter: Any, value: Tensor, key: str) -> None:
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        # Parts are equal; the last one is padded.
+        part = parameter.ds_tensor.numel()
+        padded = torch.zeros(part * self.world.size, dtype=value.dtype)
+        padded[: value.numel()] = value.flatten()
+        own = padded[part * self.world.rank : part * (self.world.rank + 1)]
+        safe_set_local_optimizer_state(parameter, own.to(parameter.device), key)
+
+    def release(self) -> None:
+        self.give_back()
+        self.wrapped.destroy()
+
+
+def _use_in_head(policy: Policy) -> None:
+    """The head multiplies with its child's weight and never calls the child: tell whose weight it needs."""
+    import deepspeed
+
+    deepspeed.zero.register_external_parameter(policy.head, policy.head.lm_head.weight)
