@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_pipeline import versions
 from test_ranks import assert_alike, compared, train
 from vllm_scenes import tiny_family
 
@@ -63,19 +64,13 @@ def test_each_rank_has_an_engine_that_is_pushed_and_checked(tmp_path: Path, sync
     command = [sys.executable, str(script), str(Path(__file__).parent), sync]
     about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     ranks = [
-        subprocess.Popen(command, env={**_environment(), **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        subprocess.Popen(command, env={**os.environ, **about, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]  # fmt: skip
     said = [rank.communicate(timeout=500) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert "both ranks are done" in said[0][0]
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow
@@ -85,8 +80,7 @@ def test_one_rank_and_two_train_alike(tmp_path: Path) -> None:
     training = {"prompts_per_step": 3, "steps": 3}
     one, two = compared(tmp_path, model=MODEL, engine=engine, train=training, eval={"every": 2, "limit": 1})
     assert_alike(one, two)
-    rollouts = [json.loads(line) for path in (two / "rollouts").iterdir() for line in path.read_text().splitlines()]
-    assert {rollout["policy_version"] for line in rollouts for rollout in line["rollouts"]} == {0, 1, 2}
+    assert versions(two) == [{0}, {1}, {2}]
 
 
 def test_an_engine_over_several_gpus_is_refused_in_several_processes() -> None:
