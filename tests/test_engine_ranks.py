@@ -62,12 +62,17 @@ def test_each_rank_has_an_engine_that_is_pushed_and_checked(tmp_path: Path, sync
     script = tmp_path / "rank.py"
     script.write_text(RANK.replace("{settings}", repr(SETTINGS)), encoding="utf-8")
     command = [sys.executable, str(script), str(Path(__file__).parent), sync]
-    about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen(command, env={**os.environ, **about, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command,
+            env={**os.environ, **about, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     said = [rank.communicate(timeout=500) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert "both ranks are done" in said[0][0]
