@@ -167,9 +167,7 @@ def test_a_server_that_does_not_see_the_folder_is_told_how_to(monkeypatch: pytes
     monkeypatch.setattr(VLLMServer, "ask", refuses)
     monkeypatch.setattr("vlrft.engines.sync.abort", lambda server: None)
     server = VLLMServer("http://10.0.0.1:8000", timeout_s=1, retries=0)
-    with pytest.raises(
-        UserError, match=r"weights_dir to a folder that both machines see, or engine\.kwargs\.sync=nccl"
-    ):
+    with pytest.raises(UserError, match=r"weights_dir to one that it sees, or engine\.kwargs\.sync=nccl"):
         load_policy(server, tmp_path, "run-1")
     server.close()
 

@@ -22,6 +22,7 @@ from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
 from vlrft.engines.sync import stamp_weights
 from vlrft.engines.vllm_http import EngineUnreachableError
 from vlrft.models.base import Family
+from vlrft.records import rollout_file
 from vlrft.types import FinishReason
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
@@ -209,6 +210,7 @@ def test_one_rank_and_two_train_alike(tmp_path: Path) -> None:
     training = {"prompts_per_step": 3, "steps": 3}
     one, two = compared(tmp_path, model=model, engine=engine, train=training, eval={"every": 2, "limit": 1})
     assert_alike(one, two)
-    rollouts = [json.loads(line) for path in (two / "rollouts").iterdir() for line in path.read_text().splitlines()]
-    assert len(rollouts) == 9
-    assert {rollout["policy_version"] for line in rollouts for rollout in line["rollouts"]} == {0, 1, 2}
+    for step in (1, 2, 3):
+        lines = rollout_file(two, "grpo", step).read_text(encoding="utf-8").splitlines()
+        assert len(lines) == 3
+        assert {rollout["policy_version"] for line in lines for rollout in json.loads(line)["rollouts"]} == {step - 1}

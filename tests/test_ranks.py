@@ -23,7 +23,7 @@ def train(recipe: dict[str, Any], place: Path, *arguments: str) -> subprocess.Co
     file = place / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     command = [sys.executable, "-m", "vlrft", "train", str(file), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

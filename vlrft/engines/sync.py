@@ -71,8 +71,9 @@ def load_policy(server: VLLMServer, path: Path, stamp: str) -> None:
         server.rpc("reload_weights", weights_path=str(path))
     except ServerRefusalError as error:
         raise UserError(
-            f"{error}. It was to read the weights in {path}: if it runs on another machine, set "
-            "engine.kwargs.weights_dir to a folder that both machines see, or engine.kwargs.sync=nccl"
+            f"{error}. It could not load the trainer's weights from {path}: it serves another model, or does not see "
+            "this folder (set engine.kwargs.weights_dir to one that it sees, or engine.kwargs.sync=nccl); the server's "
+            "log says more"
         ) from error
     if server.repacks:
         server.rpc("repack_policy")
