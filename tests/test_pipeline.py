@@ -110,12 +110,13 @@ def test_rollouts_overlap_training(stage: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(training, "update", slow)
     for step in range(3):
         run.state.step = step
-        row = training.grpo_step(run)
+        training.grpo_step(run)
     run.close()
+    spent = run.timers.collect()
     assert any(sampling)
     assert all(name.startswith("rollouts") for name in engine.threads)
-    assert row["time/gen"] >= 0.2
-    assert run.timers.collect()["time/wait"] > 0
+    assert spent["time/gen"] >= 0.6
+    assert spent["time/wait"] > 0
 
 
 def killed_at(recipe: dict[str, Any], call: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,10 +52,6 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-RESUMABLE = ("data.on_bad_sample", "parallel.strategy", "parallel.offload", "parallel.deepspeed")
-"""Keys that may change when a run is resumed: what stopped it must not stop it again, be it a file or the memory."""
-
-
 def train(
     recipe: str | Path | Mapping[str, Any] | Config | None = None,
     *dotlist: str,
@@ -71,20 +67,23 @@ def train(
     changes: the same as keywords, a double underscore for each dot: `train__steps=3`.
     Later wins, in the order dotlist, overrides, changes.
     resume: folder of an interrupted run. It goes on from its last complete checkpoint with its own config; no recipe
-    is given then, and of the config only RESUMABLE may change.
+    is given then, and of the config only what `config_keys.RESUMABLE` names may change. Or "auto", with a recipe: go
+    on with its run in `train.output_dir`, start one where there is none, return a finished one as it is.
 
     Raises `vlrft.ConfigError` before any compute is spent when the config is not valid.
     """
+    from vlrft.config_keys import RESUMABLE, is_resumable
     from vlrft.log import UserError
 
-    if recipe is None and resume is None:
+    auto = resume == "auto"
+    if recipe is None and (resume is None or auto):
         raise UserError("give a recipe ('vlrft recipes ls' lists them), or resume=RUN_DIR to go on with a run")
-    if recipe is not None and resume is not None:
+    if recipe is not None and resume is not None and not auto:
         raise UserError("give a recipe or resume=RUN_DIR, not both: a resumed run has its own config")
-    run_dir = Path(resume).expanduser() if resume is not None else None
+    run_dir = Path(resume).expanduser() if resume is not None and not auto else None
     source = recipe if run_dir is None else _config_of_run(run_dir)
     asked = _overrides(dotlist, overrides, changes)
-    if run_dir is not None and (refused := [key for key in _keys(asked) if not key.startswith(RESUMABLE)]):
+    if run_dir is not None and (refused := [key for key in _keys(asked) if not is_resumable(key)]):
         raise UserError(
             f"a resumed run keeps its own config, so that it ends as if it had never stopped; leave out {refused[0]} "
             f"({', '.join(RESUMABLE)} may change), or start a new run with it"
@@ -94,7 +93,7 @@ def train(
     from vlrft import stages
     from vlrft.eval.run import evaluate_samples
 
-    return stages.run(composed, resume=run_dir, evaluator=evaluate_samples, changed=bool(asked))
+    return stages.run(composed, resume=run_dir, evaluator=evaluate_samples, changed=bool(asked), auto=auto)
 
 
 def evaluate(

@@ -12,6 +12,7 @@ import typer
 
 from vlrft import __version__
 from vlrft.cli_data import data_app
+from vlrft.cli_machine import doctor, plan
 from vlrft.cli_rewards import reward, rewards_app
 
 USER_ERRORS = frozenset(
@@ -44,18 +45,20 @@ app.add_typer(recipes_app, name="recipes")
 app.add_typer(rewards_app, name="rewards")
 app.add_typer(data_app, name="data")
 app.command()(reward)
+app.command()(doctor)
+app.command()(plan)
 
 Changes = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, e.g. train.steps=200.")]
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C: one line that says how to go on, and the exit code of a process that the signal ended."""
+    """Ctrl-C or SIGTERM: one line that says how to go on, and the exit code of a process that the signal ended."""
     try:
         yield
     except KeyboardInterrupt as stop:
         typer.echo(str(stop) or "interrupted before the run began", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(stop, "exit_status", 130)) from None
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,16 +85,31 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN_DIR", help="Go on with an interrupted run; give no recipe then.")
     ] = None,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Go on with this recipe's run in train.output_dir, if there is one.")
+    ] = False,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine that train together, one per GPU.")] = 1,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Start so many times again when a process dies of no error of yours.")
+    ] = 0,
+    grace: Annotated[
+        float, typer.Option(min=0.0, help="With several processes: seconds that they get to save after a SIGTERM.")
+    ] = 600.0,
 ) -> None:
     """Train as a recipe says."""
-    if nproc > 1:
+    import vlrft
+    from vlrft.log import UserError, configure_logging
+
+    if resume is not None and auto_resume:
+        raise UserError("give --resume RUN_DIR or --auto-resume, not both")
+    if nproc > 1 or max_restarts:
         from vlrft.launch import run_ranks
 
-        again = ["--resume", str(resume)] if resume is not None else []
-        raise typer.Exit(run_ranks(["train", *([recipe] if recipe else []), *(changes or []), *again], nproc))
-    import vlrft
-    from vlrft.log import configure_logging
+        given = ["train", *([recipe] if recipe else []), *(changes or [])]
+        how = ["--resume", str(resume)] if resume is not None else ["--auto-resume"]
+        first = [*given, *(how if resume is not None or auto_resume else [])]
+        status = run_ranks(first, nproc, grace=grace, max_restarts=max_restarts, restart_arguments=[*given, *how])
+        raise typer.Exit(status)
 
     overrides = list(changes or [])
     if recipe is not None and "=" in recipe:
@@ -99,7 +117,7 @@ def train(
         recipe = None
     configure_logging()
     with _interruptible():
-        run = vlrft.train(recipe, *overrides, resume=resume)
+        run = vlrft.train(recipe, *overrides, resume="auto" if auto_resume else resume)
     for key, value in run.summary.items():
         if "/eval/" in key and isinstance(value, float):
             typer.echo(f"{key.replace('/eval/', ': '):40} {value:.3f}")
@@ -156,6 +174,31 @@ def demo(
     configure_logging()
     with _interruptible():
         demo_module.run(out, list(changes or []))
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that 'vlrft train' wrote to.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the model.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Of a run with adapters the whole model.")] = False,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Upload to this repository of the hub.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Export this one of RUN/checkpoints, not the trained model.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; as trained when left out.")] = None,
+    vllm: Annotated[
+        bool, typer.Option("--vllm/--no-vllm", help="Compare with vLLM too, where it is installed.")
+    ] = True,
+) -> None:
+    """Write a run's model as a folder for transformers and vLLM, compared with the run's own."""
+    from vlrft.export import export_run
+    from vlrft.log import configure_logging
+
+    configure_logging()
+    done = export_run(run_dir, to, merge=merge, checkpoint=checkpoint, dtype=dtype, push_to=push, with_vllm=vllm)
+    for line in done.checks:
+        typer.echo(line)
+    typer.echo(f"exported to {done.path}" + (f", uploaded: {done.url}" if done.url else ""))
 
 
 @app.command()

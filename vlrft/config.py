@@ -40,6 +40,7 @@ __all__ = [
     "SamplerConfig",
     "SourceConfig",
     "StageConfig",
+    "TimeLimitsConfig",
     "TinyModelConfig",
     "TrainConfig",
     "VideoConfig",
@@ -231,6 +232,30 @@ class ObjectiveConfig(Block):
     """Peers' behaviour: zero-spread groups keep counting in the loss denominator."""
 
 
+class TimeLimitsConfig(Block):
+    """Seconds that a phase of a step may take before the run counts as hanging and ends itself (`vlrft/watchdog.py`).
+    0 = no limit."""
+
+    media: float = Field(3600.0, ge=0.0)
+    """Reading media and rendering prompts of one step."""
+    gen: float = Field(7200.0, ge=0.0)
+    """Sampling the completions of one step; new weights for vLLM are part of it."""
+    score: float = Field(3600.0, ge=0.0)
+    pack: float = Field(1800.0, ge=0.0)
+    train: float = Field(14400.0, ge=0.0)
+    """Old and reference log-probs and all optimiser steps of one rollout."""
+    save: float = Field(3600.0, ge=0.0)
+    """Writing the rollouts of a step, or a checkpoint."""
+    sync: float = Field(3600.0, ge=0.0)
+    eval: float = Field(7200.0, ge=0.0)
+    """For each `eval.prompts_per_batch` held-out prompts."""
+    collective: float = Field(21600.0, ge=0.0)
+    """Waiting for the other ranks in one collective call; torch's own limit (gloo 30, NCCL 10 minutes) may end it
+    sooner."""
+    start: float = Field(3600.0, ge=0.0)
+    """Added where a phase runs for the first time in a stage: engines start and kernels compile then."""
+
+
 class TrainConfig(Block):
     """Optimisation and run life."""
 
@@ -254,6 +279,7 @@ class TrainConfig(Block):
     keep_checkpoints: int = Field(2, gt=0)
     max_skipped_steps: int = Field(5, gt=0)
     """Stop after this many non-finite steps in a row."""
+    time_limits: TimeLimitsConfig = Field(default_factory=TimeLimitsConfig)
 
 
 class ParallelConfig(Block):

@@ -118,8 +118,23 @@ NOTES: dict[str, str] = {
     "objective.minibatches": "a number of optimiser steps, not a size",
 }
 
+RESUMABLE = (
+    "data.on_bad_sample",
+    "parallel.deepspeed",
+    "parallel.offload",
+    "parallel.strategy",
+    "train.time_limits",
+)
+"""Keys, or blocks of them, that may change when a run is resumed: what stopped it must not stop it again, be it a file,
+the memory or the time."""
+
 _INDEX = re.compile(r"\[\d+\]")
 _STAGE = re.compile(r"^stages\[\d+\]\.")
+
+
+def is_resumable(key: str) -> bool:
+    """Whether `key` is one of RESUMABLE or inside one."""
+    return any(key == free or key.startswith(f"{free}.") for free in RESUMABLE)
 
 
 def _block_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:

@@ -8,7 +8,9 @@ else is collective in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -22,6 +24,28 @@ T = TypeVar("T")
 
 _BUCKET = 64 * 2**20
 """Bytes of gradients that are summed in one message."""
+
+
+class Collectives:
+    """What is known of this process's collective calls, for whoever looks into a run that hangs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.name = "none"
+        """Of the last one."""
+        self.since: float | None = None
+        """`time.monotonic()` at which it began; None when it has ended."""
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.count, self.name, self.since = self.count + 1, name, time.monotonic()
+        yield
+        # Not in a `finally`: one that failed stays the last that was begun.
+        self.since = None
+
+
+collectives = Collectives()
+"""Those of this process: worlds are made anew, the process is one rank."""
 
 
 class World:
@@ -59,7 +83,8 @@ class World:
         if self.size == 1:
             return [value]
         everything: list[Any] = [None] * self.size
-        dist.all_gather_object(everything, value, group=self.group)
+        with collectives("gather"):
+            dist.all_gather_object(everything, value, group=self.group)
         return everything
 
     def together(self, work: Callable[[], T], expected: tuple[type[Exception], ...]) -> T:
@@ -105,7 +130,8 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier(group=self.group)
+            with collectives("barrier"):
+                dist.barrier(group=self.group)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over ranks; a parameter without one on this rank counts as zero."""
@@ -114,7 +140,8 @@ class World:
         for bucket in _buckets([p for p in parameters if p.requires_grad]):
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
             flat = torch.cat([grad.reshape(-1) for grad in grads])
-            dist.all_reduce(flat, group=self.group)
+            with collectives("all_reduce of gradients"):
+                dist.all_reduce(flat, group=self.group)
             for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 parameter.grad = part.view_as(parameter)
 

@@ -9,9 +9,11 @@ import math
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -186,28 +188,61 @@ def _tensorboard_writer(folder: Path) -> Any | None:
     return summary.Writer(str(folder))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A phase that goes on."""
+
+    name: str
+    since: float
+    """`time.monotonic()` at which it began."""
+    parts: int = 1
+    is_first: bool = False
+    """Whether it is the first of its name: engines start and kernels compile then."""
+
+
 class Timers:
     """Seconds per named phase. `with timers("gen"): ...` adds up; `collect` hands over and starts again from zero.
 
-    Nested phases each count their whole time, so a sum over the names is meaningful only for phases side by side.
+    Any thread may time. Nested phases each count their whole time, so a sum over the names is meaningful only for
+    phases side by side.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._open: dict[object, Phase] = {}
+        self._seen: set[str] = set()
+        self._adding = threading.Lock()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
+            with self.watched(name):
+                yield
+        finally:
+            with self._adding:
+                self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def watched(self, name: str, *, parts: int = 1) -> Iterator[None]:
+        """Be in phase `name` without counting its seconds. parts: it may take as many times its limit."""
+        key = object()
+        self._open[key] = Phase(name=name, since=time.monotonic(), parts=parts, is_first=name not in self._seen)
+        self._seen.add(name)
+        try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            del self._open[key]
+
+    def open_phases(self) -> list[Phase]:
+        """The phases that go on now, of all threads; any thread may ask."""
+        return list(self._open.values())
 
     def collect(self) -> dict[str, float]:
         """`{"time/gen": 1.2, ...}` since the last call."""
-        collected = {f"time/{name}": seconds for name, seconds in self._seconds.items()}
-        self._seconds = {}
-        return collected
+        with self._adding:
+            done, self._seconds = self._seconds, {}
+        return {f"time/{name}": seconds for name, seconds in done.items()}
 
 
 HEADLINES = ("reward/mean", "loss", "eval/box.iou")

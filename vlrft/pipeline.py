@@ -16,11 +16,11 @@ from typing import Any
 
 from vlrft.dist import own_state
 from vlrft.engines.base import RestingEngine, SnapshotEngine
-from vlrft.log import Timers
 from vlrft.objectives.advantage import Assigned
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
 from vlrft.rollout import Scored
+from vlrft.shortage import enough_memory
 from vlrft.stage import UNREADABLE, Draw, Pipeline, RolledOut, StageRun
 
 
@@ -35,12 +35,20 @@ class OnPolicy:
 
     def next(self, run: StageRun) -> RolledOut:
         run.reseed("rollout")
-        rolled = roll_out(run, first_draw(run))
+        judge = run.worker.judge
+        before = judge.state_dict()
+        try:
+            rolled = roll_out(run, first_draw(run))
+        except UNREADABLE:
+            # The step is as if it had not begun, and is saved so.
+            judge.load_state_dict(before)
+            raise
         let_rest(run)
         return rolled
 
     def trained(self, run: StageRun) -> None:
-        run.worker.engine.sync(run.state.policy_version)
+        with run.timers("sync"):
+            run.worker.engine.sync(run.state.policy_version)
 
     def drain(self, run: StageRun) -> None:
         """Nothing is ever in work."""
@@ -58,10 +66,7 @@ class Ahead:
     def __init__(self, run: StageRun, steps: int) -> None:
         """`run`'s engine must take snapshots (`SnapshotEngine`)."""
         self.steps = steps
-        self.timers = Timers()
-        self._behind = replace(
-            run, world=run.world.apart(), timers=self.timers, worker=replace(run.worker, timers=self.timers)
-        )
+        self._behind = replace(run, world=run.world.apart())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._in_work: deque[Future[RolledOut]] = deque()
 
@@ -97,9 +102,9 @@ class Ahead:
             self._in_work.append(self._thread.submit(self._roll_out, run.waiting[place], snapshot))
 
     def _roll_out(self, drawn: Draw, snapshot: Any) -> RolledOut:
-        engine_of(self._behind).load(snapshot)
-        rolled = roll_out(self._behind, drawn)
-        return replace(rolled, metrics={**rolled.metrics, **self.timers.collect()})
+        with self._behind.timers("sync"):
+            engine_of(self._behind).load(snapshot)
+        return roll_out(self._behind, drawn)
 
 
 def engine_of(run: StageRun) -> SnapshotEngine:
@@ -134,7 +139,9 @@ def roll_out(run: StageRun, drawn: Draw) -> RolledOut:
     """Show, sample, score, weigh and store one batch: stops 3 to 8. All ranks take part."""
     with run.timers("media"):
         rendered, left_out = render(run, drawn)
-    scored = everyones(run, collect(run, drawn, rendered), drawn)
+    with enough_memory(run.config, run.place("rollout"), lambda: [prompt for _, prompt in rendered]):
+        scored = collect(run, drawn, rendered)
+    scored = everyones(run, scored, drawn)
     judge = run.worker.judge
     assigned = run.objective.assign(scored.groups)
     with run.timers("save"):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vlrft.setup import Prepared
 
 CONFIG = "config.yaml"
+SUMMARY = "summary.json"
+"""Written last: a run that has one is finished."""
 _STARTING = ".starting-"
 """Scratch folder in which a run's first files are written."""
 
@@ -37,6 +39,15 @@ class RunFolderError(UserError):
 
 class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C in a run; the message says how to go on."""
+
+    exit_status = 130
+    """Of the command: as if the signal itself had ended it."""
+
+
+class RunPreempted(RunInterrupted):
+    """SIGTERM in a run, which has saved itself; the message says how to go on."""
+
+    exit_status = 143
 
 
 class RunFolder:
@@ -127,7 +138,14 @@ class RunFolder:
         """What to raise for a Ctrl-C."""
         if not (self.path / CONFIG).is_file():
             return RunInterrupted("interrupted before the run began")
-        return RunInterrupted(f"interrupted; go on with: vlrft train --resume {shlex.quote(str(self.path))}")
+        return RunInterrupted(f"interrupted; {self.how_to_go_on()}")
+
+    def preempted(self, signal_name: str) -> RunPreempted:
+        """What to raise when a run has ended itself for a signal."""
+        return RunPreempted(f"ended by {signal_name}, nothing is lost; {self.how_to_go_on()}")
+
+    def how_to_go_on(self) -> str:
+        return f"go on with: vlrft train --resume {shlex.quote(str(self.path))}"
 
     def list_skipped(self, skipped: Sequence[Skipped]) -> None:
         """Add what is not yet in skipped.jsonl to it, and media that cannot be read to quarantine.jsonl."""
@@ -160,7 +178,7 @@ class RunFolder:
         os.replace(temporary, self.path / "model")
         summary = {"recipe": composed.recipe_name, **summarise(self.path), "seconds": round(seconds, 1)}
         summary["peak_memory_mb"] = peak_resident_mb()
-        write_whole(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_whole(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
         if composed.config.log.report:
             from vlrft.report import write_report
 

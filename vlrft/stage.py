@@ -17,6 +17,7 @@ from vlrft.grpo import Objective
 from vlrft.log import Timers
 from vlrft.models.base import PromptError
 from vlrft.objectives.advantage import Assigned
+from vlrft.preempt import StopSignals
 from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
 from vlrft.setup import StageSetup
@@ -84,6 +85,8 @@ class StageRun:
     """The batch of the step to come, and those behind it that have been drawn ahead; all of them in the checkpoint."""
     rollouts: Pipeline = field(init=False)
     """Where the steps get their rollouts from (`vlrft.pipeline`)."""
+    stops: StopSignals = field(default_factory=StopSignals)
+    """Asked where a run may end early."""
     unscored_steps: int = 0
     """Steps in a row of which no completion was scored."""
 
@@ -107,6 +110,10 @@ class StageRun:
         """End the threads and processes of the stage."""
         self.rollouts.close()
         self.worker.judge.close()
+
+    def place(self, phase: str) -> str:
+        """Where the run is, in words."""
+        return f"stage {self.setup.name}, step {self.state.step + 1}, {phase}"
 
     def reseed(self, part: str) -> None:
         """Start the global generators anew for a part of a step. Ours take explicit seeds; a reward or model of the

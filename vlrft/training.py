@@ -17,6 +17,7 @@ from vlrft.objectives.mismatch import effective_sample_size
 from vlrft.pack import Batch, count, on_device, pack
 from vlrft.pipeline import first_draw, let_rest, render
 from vlrft.sft import reference_groups, sft_loss
+from vlrft.shortage import enough_memory
 from vlrft.stage import RolledOut, StageRun
 from vlrft.state import LossFn, StepSums, optimizer_step
 
@@ -36,11 +37,13 @@ def grpo_step(run: StageRun) -> dict[str, float]:
         rolled = run.rollouts.next(run)
     watch_scores(run, rolled)
     scored, assigned = rolled.scored, rolled.assigned
+    if config.log.rollouts:
+        run.stops.check(run.world)
     run.reseed("train")
     with run.timers("pack"):
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
     sums, before = StepSums(), state.policy_version
-    with run.timers("train"):
+    with run.timers("train"), enough_memory(config, run.place("training"), lambda: assigned.kept):
         objective.annotate([batch for batches in steps for batch in batches or ()], state.wrapped, run.reference)
         for _ in range(config.objective.num_iterations):
             for batches in steps:
@@ -65,7 +68,7 @@ def sft_step(run: StageRun) -> dict[str, float]:
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
     let_rest(run)
-    with run.timers("train"):
+    with run.timers("train"), enough_memory(run.config, run.place("training"), lambda: groups):
         update(run, batches, sft_loss, sums)
     run.rollouts.trained(run)
     run.waiting.popleft()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlrft.engines.held_folder import held_folder
 from vlrft.log import UserError
 from vlrft.models.base import Family
 
@@ -32,8 +32,8 @@ class WeightFolder:
         """parent: where the folder is made; None = shared memory if the weights fit there."""
         self.family = family
         self._aside = 0
-        self.path = Path(tempfile.mkdtemp(prefix="vlrft-weights-", dir=_place(family) if parent is None else parent))
-        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.path, remove = held_folder("vlrft-weights-", _place(family) if parent is None else parent)
+        self._remove = weakref.finalize(self, remove)
         family.processor.save_pretrained(self.path)
         config = copy.deepcopy(family.model.config)
         config.architectures = [type(family.model).__name__]

@@ -123,6 +123,9 @@ class Family(Protocol):
     def freeze(self, *, vision_tower: bool, projector: bool, language_model: bool) -> None:
         """Switch gradients off for the named parts."""
 
+    def keep_limits(self) -> None:
+        """Write the pixel limits of images that this family was given into its processor, for whoever loads that."""
+
     def export_name(self, name: str) -> str:
         """Name of a parameter in published checkpoints (and for engines that load them)."""
 

@@ -228,6 +228,9 @@ class ChatFamily(ABC):
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    @abstractmethod
+    def keep_limits(self) -> None: ...
+
     def collate_media(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         with_media = [prompt.mm for prompt in prompts if prompt.mm]
         if len(with_media) == 1:

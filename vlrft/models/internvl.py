@@ -135,6 +135,9 @@ class InternVL(ChatFamily):
     def about_frame(self, about: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"image_num_patches": torch.tensor(1), "image_token_id": about["video_token_id"]}
 
+    def keep_limits(self) -> None:
+        self.image_processor.min_patches, self.image_processor.max_patches = self.fewest_tiles, self.most_tiles
+
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         inner: Any = self.model.model
         features: Tensor = inner.get_image_features(mm["pixel_values"], return_dict=True).pooler_output

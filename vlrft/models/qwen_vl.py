@@ -206,6 +206,9 @@ class QwenVL(ChatFamily):
             parts = mm[pixels].split(mm[grid].prod(-1).tolist())
             yield from (({pixels: part}, {grid: shape}) for part, shape in zip(parts, mm[grid], strict=True))
 
+    def keep_limits(self) -> None:
+        self.image_processor.size = type(self.image_processor.size)(**self.pixel_budget)
+
     def tower(self, mm: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         names = [("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")]
         present = [(mm[pixels], mm[grid]) for pixels, grid in names if pixels in mm]
