@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import versions
+from test_pipeline import rows_of, versions
 from test_ranks import assert_alike, compared, train
 from vllm_scenes import tiny_family
 
@@ -86,6 +86,21 @@ def test_one_rank_and_two_train_alike(tmp_path: Path) -> None:
     one, two = compared(tmp_path, model=MODEL, engine=engine, train=training, eval={"every": 2, "limit": 1})
     assert_alike(one, two)
     assert versions(two) == [{0}, {1}, {2}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "staleness"), [("vllm", 0), ("vllm_server", 1)])
+def test_weights_that_no_rank_has_whole_arrive_whole(tmp_path: Path, name: str, staleness: int) -> None:
+    """Parts of FSDP2: every rank takes part in every push and check, for the others too."""
+    engine = {"name": name, "max_staleness": staleness, "kwargs": SETTINGS}
+    blocks = {"engine": engine, "parallel": {"strategy": "fsdp2"}, "train": {"prompts_per_step": 3, "steps": 3}}
+    recipe = tiny_recipe(tmp_path / "scenes", tmp_path / "run", model=MODEL, eval={"every": 2, "limit": 1}, **blocks)
+    done = train(recipe, tmp_path, "--nproc", "2")
+    assert done.returncode == 0, done.stderr
+    assert versions(tmp_path / "run") == [{max(0, step - staleness)} for step in range(3)]
+    gaps = [row["policy/engine_gap"] for row in rows_of(tmp_path / "run") if row["kind"] == "train"]
+    assert gaps[0] < 1e-4
+    assert staleness or max(gaps) < 1e-4
 
 
 def test_an_engine_over_several_gpus_is_refused_in_several_processes() -> None:
