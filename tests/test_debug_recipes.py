@@ -9,6 +9,7 @@ import pytest
 
 import vlrft
 from vlrft.compose import compose
+from vlrft.models.tiny import save_tiny
 from vlrft.recipe import recipe_names
 from vlrft.runfolder import read_metrics
 from vlrft.validate import validate
@@ -25,6 +26,12 @@ EXPECTED: dict[str, dict[str, tuple[float, float | None]]] = {
 
 The former lies above what one answer for all samples earns, where the header says that SFT gets there; the latter is
 about half of the least rise that was measured."""
+
+LORA = "debug/lora"
+"""Goes on from the model of debug/temporal's first stage."""
+LORA_BASE = ["stages.grpo.train.steps=0"]
+LORA_GAIN = 0.02
+"""Least rise of the IoU by its adapters, about half of the measured one."""
 
 SHORT = [
     "train.prompts_per_step=4",
@@ -44,7 +51,7 @@ def short(name: str, folder: Path) -> list[str]:
 
 
 def test_every_debug_recipe_is_run() -> None:
-    assert sorted(EXPECTED) == [name for name in recipe_names() if name.startswith("debug/")]
+    assert sorted([*EXPECTED, LORA]) == [name for name in recipe_names() if name.startswith("debug/")]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -93,3 +100,29 @@ def test_a_whole_run_gets_where_its_header_says(name: str, tmp_path: Path) -> No
     losses = [row["loss"] for row in read_metrics(run.path) if row["kind"] == "train" and row["stage"] == "sft"]
     assert losses[-1] < losses[0] / 4
     assert after["grpo"]["eval/truncated_share"] < 0.1
+
+
+def test_adapters_on_a_trained_model_take_a_few_steps(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
+    tiny = compose("debug/temporal").config.model.tiny
+    assert tiny is not None
+    base = save_tiny(tiny, tmp_path / "base")
+    sizes = ["data.train.options.n=8", "data.eval.options.n=4"]
+    run = vlrft.train(LORA, *sizes, *QUIET, "train.prompts_per_step=4", "engine.num_generations=2", "train.steps=2",
+                      f"model.model_name_or_path={base}", f"train.output_dir={tmp_path / 'run'}",
+                      f"data.root={tmp_path / 'data'}")  # fmt: skip
+    trained = [row for row in read_metrics(run.path) if row["kind"] == "train"]
+    assert [row["stage"] for row in trained] == ["grpo", "grpo"]
+    assert all(math.isfinite(row.get("loss", 0.0)) for row in trained)
+    assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_adapters_on_a_trained_model_get_where_the_header_says(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
+    shared = [*QUIET, "parallel.num_threads=1", f"data.root={tmp_path / 'data'}"]
+    base = vlrft.train("debug/temporal", *LORA_BASE, *shared, f"train.output_dir={tmp_path / 'base'}")
+    run = vlrft.train(LORA, *shared, f"train.output_dir={tmp_path / 'run'}",
+                      f"model.model_name_or_path={base.path / 'model'}")  # fmt: skip
+    curve = [row["eval/tg.iou"] for row in read_metrics(run.path) if row["kind"] == "eval"]
+    assert curve[-1] > curve[0] + LORA_GAIN, curve

@@ -155,11 +155,11 @@ def test_kl_is_zero_at_the_start_and_grows(stage: Any, precision: str) -> None:
     run = stage(
         objective={"beta": 0.1}, train={"learning_rate": 1e-2}, parallel={"cpu": True, "mixed_precision": precision}
     )
-    frozen = {name: p.clone() for name, p in run.reference.model.named_parameters()}
+    frozen = {name: p.clone() for name, p in run.reference.copy.model.named_parameters()}
     kls = [training.grpo_step(run)["policy/kl"] for _ in range(3)]
     assert kls[0] == 0.0
     assert kls[2] > 0.0
-    for name, parameter in run.reference.model.named_parameters():
+    for name, parameter in run.reference.copy.model.named_parameters():
         assert torch.equal(parameter, frozen[name]), name
         assert not parameter.requires_grad
     assert any(not torch.equal(p, frozen[name]) for name, p in run.state.policy.model.named_parameters())

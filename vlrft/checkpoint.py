@@ -144,9 +144,13 @@ class Saved:
         """`exp_avg`, `exp_avg_sq`, `step` of a parameter; {} where it had none."""
         return {key: self.tensor(name, key) for key in self._files[name] if key != WEIGHT}
 
-    def load_weights(self, model: nn.Module) -> None:
-        """Into a whole model. Raises CheckpointError for a model of other names or shapes."""
+    def load_weights(self, model: nn.Module, kept: set[str] | None = None) -> None:
+        """Into a whole model. kept: what the checkpoint holds of it; None = everything.
+
+        Raises CheckpointError for a model of other names or shapes.
+        """
         theirs: dict[str, Tensor] = {**parameters_once(model), **other_tensors(model)}
+        theirs = {name: tensor for name, tensor in theirs.items() if kept is None or name in kept}
         self._refuse_other_names(set(theirs))
         for name, tensor in theirs.items():
             found = self.tensor(name)

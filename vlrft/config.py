@@ -21,13 +21,16 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from vlrft.config_data import Block, DataConfig, MixtureEntry, OutputMode, RowsConfig, SourceConfig, VideoConfig
+from vlrft.config_model import AdapterConfig, HalfConfig, ModelConfig, Selection, TinyModelConfig
 
 __all__ = [
+    "AdapterConfig",
     "Block",
     "Config",
     "DataConfig",
     "EngineConfig",
     "EvalConfig",
+    "HalfConfig",
     "LogConfig",
     "MixtureEntry",
     "ModelConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "RewardsConfig",
     "RowsConfig",
     "SamplerConfig",
+    "Selection",
     "SourceConfig",
     "StageConfig",
     "TimeLimitsConfig",
@@ -46,57 +50,6 @@ __all__ = [
     "VideoConfig",
     "Weight",
 ]
-
-
-class TinyModelConfig(Block):
-    """A randomly initialised model built offline (`models/tiny.py`)."""
-
-    family: str = "qwen2_5_vl"
-    """One of the FAMILIES."""
-    hidden_size: int = 128
-    num_layers: int = 4
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    intermediate_size: int = 384
-    vision_hidden_size: int = 96
-    vision_layers: int = 3
-    vision_heads: int = 4
-    vision_intermediate_size: int = 192
-    patch_size: int = 14
-    """Edge of a vision patch in pixels."""
-    spatial_merge_size: int = 2
-    """Edge of the square of patches that becomes one token."""
-    vocab_size: int | None = None
-    """Pad the vocabulary to this size; None = just the tokenizer's."""
-    number_tokens: int = 0
-    """Integers 0..n-1 become single tokens."""
-    init_seed: int = 0
-
-
-class ModelConfig(Block):
-    """Which model, and which of its parts learn."""
-
-    model_name_or_path: str | None = None
-    """Hub id or local folder; exclusive with `tiny`."""
-    tiny: TinyModelConfig | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the master weights. bfloat16 compute comes from `parallel.mixed_precision`."""
-    attention: Literal["auto", "two_part", "flex", "flash_varlen", "dense"] = "auto"
-    """Shared-prefix attention kernel of the language model; `dense` is the reference."""
-    freeze_vision_tower: bool = False
-    freeze_projector: bool = False
-    freeze_language_model: bool = False
-    gradient_checkpointing: bool = False
-    logprob_chunk_size: int = Field(256, gt=0)
-    """Completion tokens whose logits exist at once."""
-    logprob_cache_mb: int = Field(512, ge=0)
-    """Keep the softmax of a micro-batch for the backward pass when it fits in this many MiB; recompute otherwise."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.model_name_or_path is None) == (self.tiny is None):
-            raise ValueError("give exactly one of model.model_name_or_path and model.tiny")
-        return self
 
 
 class SamplerConfig(Block):
@@ -214,6 +167,13 @@ class ObjectiveConfig(Block):
     beta: float = Field(0.0, ge=0.0)
     """KL coefficient; 0 = no reference model."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    sync_ref_model: bool = False
+    """Let the reference follow the policy: ref = alpha * policy + (1 - alpha) * ref every `ref_model_sync_steps` steps.
+    False = the policy as the stage found it."""
+    ref_model_sync_steps: int = Field(512, gt=0)
+    """Steps of the stage, a rollout each (TRL counts optimiser steps)."""
+    ref_model_mixup_alpha: float = Field(0.6, gt=0.0, le=1.0)
+    """Share of the policy; 1 = the reference becomes the policy."""
     mismatch: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
     """Weigh by pi_old / pi_behaviour where the engine's log-probs differ from the trainer's: capped at `mismatch_max`
     (truncate), or 0 outside the bounds (mask); by token or by sequence (methods E.5)."""
@@ -230,6 +190,15 @@ class ObjectiveConfig(Block):
     """Leave completions that hit the length limit out of the loss (they stay in the group statistics)."""
     count_dropped_in_denominator: bool = False
     """Peers' behaviour: zero-spread groups keep counting in the loss denominator."""
+
+    @model_validator(mode="after")
+    def _reference_is_used(self) -> Self:
+        if self.sync_ref_model and self.beta == 0.0:
+            raise ValueError(
+                "objective.sync_ref_model needs a reference model, and objective.beta=0 has none: set beta, or leave "
+                "sync_ref_model out"
+            )
+        return self
 
 
 class TimeLimitsConfig(Block):
@@ -264,6 +233,9 @@ class TrainConfig(Block):
     steps: int = Field(100, ge=0)
     """Rollouts (GRPO) or batches (SFT)."""
     prompts_per_step: int = Field(8, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = "adamw"
+    """8-bit states, and states that move to the host's memory when the GPU's runs out (paged; CUDA only), come from
+    bitsandbytes."""
     learning_rate: float = Field(1e-6, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
     adam_beta1: float = 0.9

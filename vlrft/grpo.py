@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from vlrft.objectives.advantage import Advantage, Assigned, assign
 from vlrft.objectives.loss import ClipOptions, LossInputs, PolicyLossFn, total_loss
 from vlrft.objectives.mismatch import MismatchOptions, mismatch
 from vlrft.pack import Batch
+from vlrft.reference import Reference
 from vlrft.registry import resolve
 from vlrft.types import FinishReason, Group
 
@@ -86,13 +88,16 @@ class Objective:
         )
         return loss.value, {**loss.sums, **weights.sums}
 
-    def annotate(self, batches: Sequence[Batch], policy: Any, reference: Any | None) -> None:
+    def annotate(self, batches: Sequence[Batch], policy: Any, reference: Reference | None) -> None:
         """Old and reference log-probs of every token, where the objective needs them."""
         if self.steps_per_rollout > 1:
+            was_training = policy.training
+            policy.eval()  # what was sampled had no dropout
             _add_logps(batches, policy, "old_logp_N")
+            policy.train(was_training)
         if self.config.beta > 0.0:
             assert reference is not None, "beta > 0 comes with a reference policy"
-            _add_logps(batches, reference, "ref_logp_N")
+            _add_logps(batches, partial(reference, policy), "ref_logp_N")
 
 
 def _add_logps(batches: Sequence[Batch], policy: Any, name: str) -> None:

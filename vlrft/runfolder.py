@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlrft import checkpoint
+from vlrft.adapters import has_adapters, plain_state_dict, save_adapter
 from vlrft.compose import Composed, save_resolved, stage_configs, with_absolute_paths
 from vlrft.config import Config
 from vlrft.data.problems import SampleError, Skipped
@@ -51,8 +52,8 @@ class RunPreempted(RunInterrupted):
 
 
 class RunFolder:
-    """config.yaml, metrics.jsonl, rollouts/, checkpoints/, skipped.jsonl, quarantine.jsonl, model/, summary.json,
-    report.html."""
+    """config.yaml, metrics.jsonl, rollouts/, checkpoints/, skipped.jsonl, quarantine.jsonl, model/, adapter/ (of runs
+    with adapters), summary.json, report.html."""
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         """writes: False on all ranks but one; they only read."""
@@ -165,17 +166,20 @@ class RunFolder:
             write_whole(path, "".join(f"{line}\n" for line in everything))
 
     def finish(self, composed: Composed, prepared: Prepared, seconds: float) -> dict[str, Any]:
-        """Save the trained model with its processor, summary.json and the report; returns the summary, {} where this
-        rank does not write."""
+        """Save the trained model with its processor, adapters merged and also by themselves, summary.json and the
+        report; returns the summary, {} where this rank does not write."""
         if not self.writes:
             return {}
         temporary = self.path / ".model-writing"
         shutil.rmtree(temporary, ignore_errors=True)
         with _no_progress_bars():
-            prepared.family.model.save_pretrained(temporary)
+            model = prepared.family.model
+            model.save_pretrained(temporary, state_dict=plain_state_dict(model) if has_adapters(model) else None)
             prepared.family.processor.save_pretrained(temporary)
         shutil.rmtree(self.path / "model", ignore_errors=True)
         os.replace(temporary, self.path / "model")
+        if has_adapters(prepared.family.model):
+            save_adapter(prepared.family.model, self.path / "adapter")
         summary = {"recipe": composed.recipe_name, **summarise(self.path), "seconds": round(seconds, 1)}
         summary["peak_memory_mb"] = peak_resident_mb()
         write_whole(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,11 +14,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import set_seed
 
+from vlrft.adapters import hot_load_obstacle
 from vlrft.checkpoint import Saved
 from vlrft.compose import Composed, ConfigError, Stage
 from vlrft.config import Config, ModelConfig
 from vlrft.data.mixture import sampler_settings
-from vlrft.data.problems import DataError, Skipped
+from vlrft.data.problems import Skipped
 from vlrft.data.samplers import SAMPLERS
 from vlrft.data.tasks import check_templates
 from vlrft.dist import World, own_state
@@ -31,21 +30,23 @@ from vlrft.log import UserError
 from vlrft.logprob import HeadOptions
 from vlrft.models import load_family
 from vlrft.models.base import Family
+from vlrft.optim import check_optimizer, make_optimizer
 from vlrft.policy import Policy
+from vlrft.reference import Reference, build_reference
 from vlrft.registry import UnknownNameError, resolve
 from vlrft.renderer import Renderer
 from vlrft.rewards.judge import Judge
 from vlrft.rollout import complaints_about, evaluation_judge, training_judge
+from vlrft.selection import describe, select
 from vlrft.shard import SPREADS, build_strategy
 from vlrft.splits import check_split, read_split, roles, source_key
-from vlrft.state import Counters, Schedule, TrainState, make_optimizer
+from vlrft.state import Counters, Schedule, TrainState
 from vlrft.types import Sample
 
 logger = logging.getLogger(__name__)
 
-FREEZE = ("freeze_vision_tower", "freeze_projector", "freeze_language_model")
 FIXED: dict[str, Any] = {
-    "model": {"model_name_or_path", "tiny", "dtype", "attention", "gradient_checkpointing"},
+    "model": {"model_name_or_path", "tiny", "dtype", "attention", "gradient_checkpointing", "adapter"},
     "data": {"min_pixels": True, "max_pixels": True, "video": {"min_pixels", "max_pixels", "total_pixels"}},
     "engine": {"name", "max_rows", "kwargs"},
     "parallel": None,
@@ -102,7 +103,7 @@ class StageParts:
     engine: Engine
     judge: Judge
     objective: Objective
-    reference: Any | None
+    reference: Reference | None
     state: TrainState
 
 
@@ -112,11 +113,13 @@ def prepare(composed: Composed, stages: Sequence[Stage]) -> Prepared:
     Raises what is wrong with config, files, samples, prompts, targets, rewards or model, naming it.
     """
     check_config(composed.config, stages)
+    for stage in stages:
+        check_learning(stage.config)
     keys = {source_key(s.config, role): (s.config, role) for s in stages for role in roles(s.config)}
     loaded = {key: read_split(config, role) for key, (config, role) in keys.items()}
     prepared = load_model(composed.config, composed.config.model)
     for stage in stages:
-        freeze(prepared.family, stage.config.model)
+        select(prepared.family, stage.config.model, stage.name)
         splits = {
             role: check_split(loaded[source_key(stage.config, role)], stage, role, prepared.renderer(stage.config))
             for role in roles(stage.config)
@@ -181,6 +184,29 @@ def check_attention(config: Config) -> None:
         raise ConfigError("model.attention=flash_varlen needs half precision; set parallel.mixed_precision=bf16")
 
 
+def check_learning(config: Config) -> None:
+    """Refuse adapters and optimisers that this machine or the engine cannot take: for training only, since what was
+    trained elsewhere may be evaluated here. Raises UserError."""
+    check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
+    if config.train.optimizer != "adamw" and config.parallel.strategy != "ddp":
+        raise ConfigError(
+            f"train.optimizer={config.train.optimizer} goes with parallel.strategy=ddp only, whose optimiser is whole; "
+            f"use adamw with {config.parallel.strategy}"
+        )
+    adapter, sync = config.model.adapter, config.engine.kwargs.get("adapter_sync")
+    if sync == "hot" and (obstacle := hot_load_obstacle(adapter)) is not None:
+        raise ConfigError(f"engine.kwargs.adapter_sync=hot: {obstacle}; set it to merged, or leave it at auto")
+    if adapter is None:
+        return
+    if all(getattr(config.model, f"freeze_{part}") for part in adapter.parts):
+        raise ConfigError(
+            f"model.adapter.parts names only parts that model.freeze_* freezes: {', '.join(adapter.parts)}"
+        )
+    for library in ("peft", "bitsandbytes") if adapter.kind == "qlora" else ("peft",):
+        if find_spec(library) is None:
+            raise ConfigError(f"model.adapter.kind={adapter.kind} needs {library}: pip install {library}")
+
+
 def check_parallel(config: Config) -> None:
     """Refuse what the strategy cannot do. Raises ConfigError."""
     parallel = config.parallel
@@ -193,6 +219,13 @@ def check_parallel(config: Config) -> None:
         raise ConfigError(
             f"engine.name=hf samples from weights that no rank has under parallel.strategy={parallel.strategy}: set "
             "engine.name=vllm_server, or parallel.strategy=zero2"
+        )
+    if spread and config.model.adapter is not None:
+        raise ConfigError(f"model.adapter does not go with parallel.strategy={parallel.strategy} yet; use zero2 or ddp")
+    if spread and config.objective.sync_ref_model:
+        raise ConfigError(
+            f"objective.sync_ref_model needs whole weights, which no rank has under parallel.strategy="
+            f"{parallel.strategy}; use zero2"
         )
     if parallel.offload == "all" and not spread:
         raise ConfigError(f"parallel.offload=all needs parallel.strategy={' or '.join(SPREADS)}; set offload=optimizer")
@@ -223,7 +256,7 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     family = _family(model, config)
     if config.parallel.strategy not in SPREADS:  # which move the model in parts
         family.model.to(accelerator.device)
-    if config.model.dtype == "bfloat16":
+    if config.model.dtype == "bfloat16" and config.model.adapter is None:
         logger.warning(
             "model.dtype=bfloat16 keeps the weights themselves in bfloat16: updates below one part in 256 are rounded "
             "away; for bfloat16 compute on float32 weights set parallel.mixed_precision=bf16 and leave model.dtype"
@@ -250,19 +283,10 @@ def _family(model: ModelConfig, config: Config) -> Family:
         raise UserError(f"model.model_name_or_path: no folder {name}; give a folder, or a hub id such as org/model")
     try:
         return load_family(model, config.data)
-    except UnknownNameError:
+    except (UnknownNameError, UserError):
         raise
     except (OSError, ValueError) as error:
         raise UserError(f"model.model_name_or_path={name} cannot be loaded: {error}") from error
-
-
-def freeze(family: Family, model: ModelConfig) -> None:
-    """Let exactly those parts learn that the block says. Raises UserError when that leaves none."""
-    family.model.requires_grad_(True)
-    off = {key.removeprefix("freeze_"): getattr(model, key) for key in FREEZE}
-    family.freeze(vision_tower=off["vision_tower"], projector=off["projector"], language_model=off["language_model"])
-    if not any(p.requires_grad for p in family.model.parameters()):
-        raise UserError(f"every part of the model is frozen: set one of model.{', model.'.join(FREEZE)} to false")
 
 
 def start_stage(
@@ -275,7 +299,8 @@ def start_stage(
     """
     config, family = setup.config, prepared.family
     set_seed(row_seed(config.train.seed, setup.name) % 2**32)
-    freeze(family, config.model)
+    select(family, config.model, setup.name)
+    logger.info("stage %s: %s", setup.name, describe(family.model))
     # What the stage before has trained and this one does not would keep its last gradient for ever.
     family.model.zero_grad(set_to_none=True)
     strategy = build_strategy(config, prepared.accelerator, prepared.world)
@@ -289,10 +314,16 @@ def start_stage(
     policy = Policy(family, head, config.model.attention)
     objective = Objective.build(config.objective)
     reference = None
-    if setup.kind == "grpo" and config.objective.beta > 0.0:
-        path = run_dir / f"reference-{setup.name}.pt"
-        reference = _reference(policy, path, prepared.world, must_exist=resumed is not None)
-    strategy.start(policy, lambda policy: make_optimizer(policy, config.train))
+    if setup.kind == "grpo":
+        step = resumed.state["state"]["counters"]["step"] if resumed is not None else 0
+        start_file = run_dir / f"reference-{setup.name}.pt"
+        reference = build_reference(
+            policy, config.objective, start_file, prepared.world,
+            step=step, shares_frozen=config.parallel.strategy not in SPREADS,
+        )  # fmt: skip
+    strategy.start(policy, lambda policy: make_optimizer(policy.model.parameters(), config.train))
+    if reference is not None:
+        reference.settle(strategy.hold)
     per_step = objective.steps_per_rollout if setup.kind == "grpo" else 1
     state = TrainState(
         world=prepared.world,
@@ -313,7 +344,7 @@ def start_stage(
         engine=prepared.engine,
         judge=judge,
         objective=objective,
-        reference=None if reference is None else strategy.hold(reference),
+        reference=reference,
         state=state,
     )
 
@@ -330,19 +361,3 @@ def _sampler(setup: StageSetup) -> Any:
         name, extra = sampler_settings(config.data.train, config.sampler.name)
         sampler_class = resolve(name, SAMPLERS, kind="sampler")
         return sampler_class(setup.samples, seed=config.train.seed, **{**extra, **config.sampler.kwargs})
-
-
-def _reference(policy: Policy, path: Path, world: World, *, must_exist: bool) -> Policy:
-    """A frozen copy of the policy as the stage first found it; kept in `path`, since a resumed stage has moved on."""
-    if world.is_main and not path.exists():
-        if must_exist:
-            raise DataError(f"{path} is missing: the reference policy of this stage is lost; start the run anew")
-        temporary = path.with_suffix(".tmp")
-        torch.save(policy.model.state_dict(), temporary)
-        os.replace(temporary, path)
-    world.barrier()
-    family = copy.copy(policy.family)
-    family.model = copy.deepcopy(policy.model).requires_grad_(False)
-    family.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    family.lm_head = family.model.lm_head
-    return Policy(family, policy.head_options, policy.attention)

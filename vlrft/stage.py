@@ -18,6 +18,7 @@ from vlrft.log import Timers
 from vlrft.models.base import PromptError
 from vlrft.objectives.advantage import Assigned
 from vlrft.preempt import StopSignals
+from vlrft.reference import Reference
 from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
 from vlrft.setup import StageSetup
@@ -76,7 +77,7 @@ class StageRun:
     state: TrainState
     worker: RolloutWorker
     objective: Objective
-    reference: Any | None
+    reference: Reference | None
     folder: RunFolder
     timers: Timers
     world: World

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vlrft import checkpoint, watchdog
+from vlrft.adapters import has_adapters, is_adapter
 from vlrft.autoresume import find_run
 from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
+from vlrft.models.base import Family
 from vlrft.pipeline import pipeline_of
 from vlrft.preempt import StopAsked, StopSignals
 from vlrft.records import rollout_file, write_groups
@@ -129,7 +131,7 @@ def run_stages(
         first = saved.state["stage"]
         before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
         _refuse_other_stages([setup.name for setup in prepared.stages], saved)
-        saved.load_weights(prepared.family.model)
+        saved.load_weights(prepared.family.model, kept_names(prepared.family))
         inside = saved if counters["step"] else None
     if resuming:
         # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
@@ -212,6 +214,8 @@ def _step(stage: StageRun, index: int, writer: MetricsWriter) -> dict[str, Any]:
             raise
         raise UnreadableSampleError(_how_to_go_on(stage, error)) from error
     state.step, state.global_step = state.step + 1, state.global_step + 1
+    if stage.reference is not None:
+        stage.reference.after_step(state.step)
     return {**_where(stage, "train"), **row, "skipped_steps": state.skipped_steps, **stage.timers.collect()}
 
 
@@ -271,9 +275,27 @@ def _checkpoint(stage: StageRun, index: int, writer: MetricsWriter, *, is_finish
         state["judges"] = stage.world.gather(stage.worker.judge.state_dict())
         if is_finished:
             state["state"]["counters"]["step"] = 0
+        elif stage.reference is not None:
+            stage.reference.save()
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
-        entries, keep = stage.state.strategy.entries(), stage.config.train.keep_checkpoints
+        names, keep = kept_names(stage.state.policy.family), stage.config.train.keep_checkpoints
+        entries = (entry for entry in stage.state.strategy.entries() if names is None or entry[0] in names)
         checkpoint.save(stage.folder.path, name, state, entries, keep=keep, world=stage.world)
+        if stage.world.is_main:
+            _forget_references(stage)
+
+
+def kept_names(family: Family) -> set[str] | None:
+    """Of what a checkpoint holds of the model: the adapters, or everything (None)."""
+    names = {name for name, _ in family.model.named_parameters() if is_adapter(name)}
+    return names if has_adapters(family.model) else None
+
+
+def _forget_references(stage: StageRun) -> None:
+    """Delete those that only checkpoints needed which are gone."""
+    if stage.reference is not None:
+        oldest = int(checkpoint.complete(stage.folder.path)[0].name.split("-")[0])
+        stage.reference.forget(oldest - (stage.state.global_step - stage.state.step))
 
 
 def _how_to_go_on(stage: StageRun, error: Exception) -> str:

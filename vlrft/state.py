@@ -144,18 +144,6 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def make_optimizer(policy: Policy, train: TrainConfig) -> torch.optim.Optimizer:
-    """Fused AdamW over what is not frozen."""
-    return torch.optim.AdamW(
-        [p for p in policy.model.parameters() if p.requires_grad],
-        lr=train.learning_rate,
-        betas=(train.adam_beta1, train.adam_beta2),
-        eps=train.adam_epsilon,
-        weight_decay=train.weight_decay,
-        fused=True,
-    )
-
-
 @dataclass(slots=True, kw_only=True)
 class StepSums:
     """Sums over the optimiser steps of one rollout."""

@@ -14,7 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-PackedLinears = list[tuple[nn.Linear, Callable[[Tensor], Tensor]]]
+from vlrft.adapters import adapted_layers, merged_weight
+
+PackedLinears = list[tuple[nn.Module, Callable[[Tensor], Tensor]]]
 
 _TYPICAL_ROWS = 16
 """Row count that the layout is chosen for; others work, a little slower."""
@@ -27,17 +29,29 @@ def available() -> bool:
 
 
 def pack_linears(roots: list[nn.Module]) -> PackedLinears:
-    """A packed forward for every fp32 CPU nn.Linear under `roots`; empty where it does not apply."""
-    linears = {id(m): m for root in roots for m in root.modules() if type(m) is nn.Linear}
-    usable = [m for m in linears.values() if m.weight.device.type == "cpu" and m.weight.dtype == torch.float32]
-    return [(m, _packed(m)) for m in usable] if available() else []
+    """A packed forward for every fp32 CPU nn.Linear under `roots`; empty where it does not apply.
+
+    An adapted layer is packed with its adapter merged: one product instead of three.
+    """
+    if not available():
+        return []
+    adapted = {id(m): m for root in roots for m in adapted_layers(root).values()}
+    inside = {id(m) for layer in adapted.values() for m in layer.modules()}
+    linears = {id(m): m for root in roots for m in root.modules() if type(m) is nn.Linear and id(m) not in inside}
+    plain = [(m, _packed(m.weight.detach(), m.bias)) for m in linears.values() if _usable(m.weight)]
+    weights = [(m, merged_weight(m), m.get_base_layer().bias) for m in adapted.values()]
+    return [*plain, *((m, _packed(weight, bias)) for m, weight, bias in weights if _usable(weight))]
+
+
+def _usable(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 @contextmanager
 def enabled(packed: PackedLinears) -> Iterator[None]:
     """Inside, the packed forwards stand in for the modules' own (hooks on the modules still run)."""
     for module, forward in packed:
-        module.forward = forward  # type: ignore[method-assign, assignment]
+        module.forward = forward
     try:
         yield
     finally:
@@ -45,10 +59,9 @@ def enabled(packed: PackedLinears) -> Iterator[None]:
             del module.forward
 
 
-def _packed(module: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weight = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach(), _TYPICAL_ROWS)
-    bias = None if module.bias is None else module.bias.detach()
-    return partial(_apply, weight=weight, bias=bias)
+def _packed(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)
+    return partial(_apply, weight=packed, bias=None if bias is None else bias.detach())
 
 
 def _apply(x: Tensor, *, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -74,15 +74,15 @@ class PolicySource:
         from vllm.distributed.weight_transfer.base import ParamMeta
 
         # To ask weights that are spread over ranks for themselves is collective; the empty model knows their shapes.
-        about = self._tensors() if self.family.spread is None or self.held is not None else self._empty()
+        about = self._empty() if self.family.spread is not None and self.held is None else self._tensors(merged=False)
         return [ParamMeta(name, self._type(tensor), tuple(tensor.shape)) for name, tensor in about]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._tensors():
             yield name, tensor.to(self.device, self._type(tensor))
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        return published_tensors(self.family) if self.held is None else iter(self.held)
+    def _tensors(self, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
+        return published_tensors(self.family, merged=merged) if self.held is None else iter(self.held)
 
     def _empty(self) -> Iterator[tuple[str, Tensor]]:
         return ((self.family.export_name(name), tensor) for name, tensor in self.family.model.named_parameters())

@@ -17,6 +17,7 @@ import torch
 from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import TOLERANCES, Canary, StaleWeightsError
+from vlrft.engines.vllm_adapter import hot_adapter
 from vlrft.engines.vllm_inputs import engine_input
 from vlrft.engines.vllm_ranks import ONE_PER_RANK, first_on_this_machine, keeping_process_group, refuse_splits
 from vlrft.engines.vllm_shared import (
@@ -63,6 +64,7 @@ class VLLMEngine:
         dtype: str | None = None,
         canary_tolerance: float | None = None,
         sync: str = "auto",
+        adapter_sync: str = "auto",
         sleep_level: int | None = None,
         **settings: Any,
     ) -> None:
@@ -70,9 +72,11 @@ class VLLMEngine:
         dtype: of vLLM's weights; None = bfloat16 under `precision` bf16, else the model's own. canary_tolerance:
         largest difference of a token's log-prob from the trainer's; None = by dtype. sync: how new weights get into
         vLLM: `direct` from the trainer's own tensors, `folder` through shared memory; `auto` = direct, or folder where
-        vLLM has workers of its own. sleep_level: what vLLM gives back while the trainer learns: 0 nothing, 1 the KV
-        cache and, moved to the host, its weights, 2 both; None = 1; on a CPU always 0. settings: any other argument of
-        `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`, `tensor_parallel_size`.
+        vLLM has workers of its own. adapter_sync: how an adapter comes into vLLM: `merged` into the weights, `hot` by
+        itself, `auto` = hot where vLLM can and runs on a GPU. sleep_level: what vLLM gives back while the trainer
+        learns: 0 nothing, 1 the KV cache and, moved to the host, its weights, 2 both; None = 1; on a CPU always 0.
+        settings: any other argument of `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`,
+        `tensor_parallel_size`.
 
         Raises ImportError, naming the extra, where vLLM is not installed.
         """
@@ -84,6 +88,9 @@ class VLLMEngine:
         self.settings = {**SETTINGS, **limits, **of_platform(family, max_model_len), **sleeps, **settings}
         self._is_direct = _is_direct(sync, self.settings)
         self.family = family
+        self.hot = hot_adapter(family, adapter_sync)
+        if self.hot is not None:
+            self.settings = {**self.settings, **self.hot.settings()}
         tolerance = TOLERANCES[self.dtype] if canary_tolerance is None else canary_tolerance
         self.canary = Canary(family, tolerance, kind=attention)
         self.policy_version = 0
@@ -150,6 +157,8 @@ class VLLMEngine:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
+        if self.hot is not None:
+            self.hot.close()
 
     def _bring_up_to_date(self, requests: Sequence[Request]) -> None:
         """Wake vLLM, push and check the weights, if any rank has something to ask for. All ranks take part.
@@ -162,6 +171,8 @@ class VLLMEngine:
             return
         if self._llm is None:
             self._llm = self._start()
+            if self.hot is not None:
+                self.hot.load(self._llm)
         elif self._is_stale or self._sleep.has_lost_weights:
             self._sleep.end(self._llm, self._load)
             self._forget()
@@ -179,7 +190,7 @@ class VLLMEngine:
         if self.world.rank == self._writer:
             if self._folder is None:
                 self._folder = WeightFolder(self.family)
-            self._folder.write()
+            self._folder.write(merged=self.hot is None)
         else:
             attend_write(self.family)
         return self.world.gather("" if self._folder is None else str(self._folder.path))[self._writer]
@@ -199,12 +210,17 @@ class VLLMEngine:
 
     def _load(self) -> None:
         assert self._llm is not None
+        if self.hot is None or self._sleep.has_lost_weights:
+            self._llm.collective_rpc("reload_weights", kwargs=self._weights())
+            self._llm.apply_model(repack_embeddings)
+        if self.hot is not None:
+            self.hot.load(self._llm)
+
+    def _weights(self) -> dict[str, Any]:
+        """The current weights, as arguments of vLLM's `reload_weights`."""
         if self._is_direct:
-            weights: dict[str, Any] = {"weights_iterator": published_tensors(self.family)}
-        else:
-            weights = {"weights_path": self._written()}
-        self._llm.collective_rpc("reload_weights", kwargs=weights)
-        self._llm.apply_model(repack_embeddings)
+            return {"weights_iterator": published_tensors(self.family, merged=self.hot is None)}
+        return {"weights_path": self._written()}
 
     def _forget(self) -> None:
         """Drop what was computed from the old weights."""
@@ -227,7 +243,8 @@ class VLLMEngine:
         names = [str(self._requests + i) for i in range(len(work))]
         self._requests += len(work)
         for name, (prompt, params) in zip(names, work, strict=True):
-            engine.add_request(name, engine_input(self.family, prompt, appended), params)
+            adapter = None if self.hot is None else self.hot.request
+            engine.add_request(name, engine_input(self.family, prompt, appended), params, lora_request=adapter)
         done: dict[str, Any] = {}
         with torch.random.fork_rng():  # vLLM draws from torch's own generator, even for rows that have a seed
             while engine.has_unfinished_requests():

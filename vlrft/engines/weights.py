@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vlrft.adapters import plain_state_dict
 from vlrft.engines.held_folder import held_folder
 from vlrft.log import UserError
 from vlrft.models.base import Family
@@ -41,12 +42,13 @@ class WeightFolder:
         if family.model.generation_config is not None:
             family.model.generation_config.save_pretrained(self.path)
 
-    def write(self, tensors: Iterable[tuple[str, Tensor]] | None = None) -> Path:
+    def write(self, tensors: Iterable[tuple[str, Tensor]] | None = None, *, merged: bool = True) -> Path:
         """The current weights, or `tensors`, under their published names; returns the folder.
 
-        Where the current ones are spread over ranks this is collective: ranks that do not write call `attend_write`.
+        merged: as `published_tensors`. Where the current ones are spread over ranks this is collective: ranks that do
+        not write call `attend_write`.
         """
-        self._save(tensors, _WEIGHTS)
+        self._save(published_tensors(self.family, merged=merged) if tensors is None else tensors, _WEIGHTS)
         return self.path
 
     def set_aside(self) -> Path:
@@ -57,7 +59,7 @@ class WeightFolder:
         self._aside += 1
         name = f"{self._aside:08d}{_WAITING}"
         try:
-            self._save(None, name)
+            self._save(published_tensors(self.family), name)
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"the weights for rollouts ahead of training cannot be written to {self.path}: {error}. Set "
@@ -80,11 +82,9 @@ class WeightFolder:
     def close(self) -> None:
         self._remove()
 
-    def _save(self, tensors: Iterable[tuple[str, Tensor]] | None, name: str) -> None:
-        pairs = published_tensors(self.family) if tensors is None else tensors
-        save_file(
-            {published: tensor.contiguous() for published, tensor in pairs}, self.path / name, metadata={"format": "pt"}
-        )
+    def _save(self, tensors: Iterable[tuple[str, Tensor]], name: str) -> None:
+        whole = {published: tensor.contiguous() for published, tensor in tensors}
+        save_file(whole, self.path / name, metadata={"format": "pt"})
 
 
 def attend_write(family: Family) -> None:
@@ -94,15 +94,19 @@ def attend_write(family: Family) -> None:
             pass
 
 
-def published_tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
-    """The trainer's own tensors, nothing copied, by their published names; an output head that is also the embedding
-    comes once. Where they are spread over ranks they are whole, on the host, and asking is collective."""
+def published_tensors(family: Family, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """The trainer's own tensors by their published names; an output head that is also the embedding comes once.
+
+    Nothing is copied but weights with an adapter: `merged` adds it to a copy, else it is left out. Where weights are
+    spread over ranks they are whole, on the host, and asking is collective.
+    """
     if family.spread is not None:
         # They are gone at the next, unless copied.
         yield from ((family.export_name(name), tensor.to("cpu", copy=True)) for name, tensor in family.spread.tensors())
         return
     seen: set[int] = set()
-    for name, tensor in family.model.state_dict().items():
+    state = plain_state_dict(family.model, merged=merged)  # held: addresses of what is freed would come again
+    for name, tensor in state.items():
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             yield family.export_name(name), tensor
@@ -110,7 +114,12 @@ def published_tensors(family: Family) -> Iterator[tuple[str, Tensor]]:
 
 def _place(family: Family) -> str | None:
     """Shared memory if the weights fit there; None = the system's folder for temporary files."""
-    needed = _SPARE * sum(p.nbytes for p in family.model.parameters())
+    return shared_memory_for(sum(p.nbytes for p in family.model.parameters()))
+
+
+def shared_memory_for(size: int) -> str | None:
+    """Shared memory if `size` bytes fit there; None = the system's folder for temporary files."""
+    needed = _SPARE * size
     if SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > needed:
         return str(SHARED_MEMORY)
     return None

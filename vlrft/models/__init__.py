@@ -25,11 +25,13 @@ def load_family(model: ModelConfig, data: DataConfig, *, weights: bool = True) -
     weights: without them only config and processor are read, and the parameters are on the meta device: enough to
     render prompts and to measure them.
 
-    Raises UnknownNameError for a `model_type` without a family, OSError when a hub id or folder cannot be loaded.
+    Raises UnknownNameError for a `model_type` without a family, OSError when a hub id or folder cannot be loaded,
+    UserError where adapters need a library that is missing.
     """
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+    from vlrft.adapters import inject
     from vlrft.attention import install
     from vlrft.models.tiny import build_tiny
 
@@ -55,6 +57,9 @@ def load_family(model: ModelConfig, data: DataConfig, *, weights: bool = True) -
         projector=model.freeze_projector,
         language_model=model.freeze_language_model,
     )
+    if model.adapter is not None:
+        family.adapter = model.adapter
+        inject(loaded, family.part_of, model.adapter, base_name=model.model_name_or_path)
     if model.gradient_checkpointing:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     install(loaded)

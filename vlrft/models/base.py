@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from vlrft.config import AdapterConfig
+
 
 class PromptError(ValueError):
     """A sample that cannot be rendered as asked; the message names the sample, the cause and the next step."""
@@ -61,6 +63,8 @@ class Family(Protocol):
     stop_ids: tuple[int, ...]
     """Tokens that end a completion; the first is the one a reference answer ends with."""
     lm_head: nn.Linear
+    adapter: AdapterConfig | None
+    """What adapts the model's linear layers; None = nothing."""
 
     def render(self, sample_id: str, parts: Sequence[Part], media: Sequence[Image | Clip]) -> Prompt:
         """One user turn with its media -> token ids, media tensors and rotary positions. PromptError on bad input.
@@ -119,6 +123,9 @@ class Family(Protocol):
 
     def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
         """What transformers' own forward takes for `token_ids` [1, T], the prompt and whatever follows it."""
+
+    def part_of(self, name: str) -> str:
+        """vision_tower | projector | language_model, from the name of a parameter (or of an adapter's on it)."""
 
     def freeze(self, *, vision_tower: bool, projector: bool, language_model: bool) -> None:
         """Switch gradients off for the named parts."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vlrft.config import VideoConfig
+from vlrft.config import AdapterConfig, VideoConfig
 from vlrft.logprob import embed
 from vlrft.models.base import MediaItem, PromptError, Spread
 from vlrft.types import Clip, MediaPart, MediaShape, Part, Prompt, TextPart
@@ -92,6 +92,7 @@ class ChatFamily(ABC):
         added = self.tokenizer.added_tokens_decoder.values()
         self.special_tokens = tuple(token.content for token in added if token.special)
         self.lm_head: nn.Linear = model.lm_head
+        self.adapter: AdapterConfig | None = None
 
     @abstractmethod
     def slot(self, shown: MediaShape) -> Slot:

@@ -13,7 +13,7 @@ from vlrft.plan.demand import Demand, as_many_of_the_longest, media_bytes
 from vlrft.plan.parts import CUDA_CONTEXT, CUDA_SLACK, VLLM, Resident, resident, strategy_of, vllm_memory
 from vlrft.plan.phases import Rollout, Training, rollout_phase, training_phase
 from vlrft.renderer import PROMPT_CACHE_BYTES
-from vlrft.setup import freeze
+from vlrft.selection import select
 
 _TRIES = 5
 """Micro-batch budgets that are counted in search of the largest that fits."""
@@ -101,7 +101,7 @@ class Planner:
     def __init__(self, family: Family, stage: Stage, demand: Demand, device: Device) -> None:
         self.family, self.stage, self.demand, self.device = family, stage, demand, device
         self.config = stage.config
-        freeze(family, self.config.model)
+        select(family, self.config.model, stage.name)
 
     def plan(self) -> StagePlan:
         made = self.counted(self.config)
@@ -252,7 +252,7 @@ class Planner:
 
     def _apply(self, config: Config) -> None:
         """What the model itself must know of a changed config."""
-        freeze(self.family, config.model)
+        select(self.family, config.model, self.stage.name)
         model = self.family.model
         if config.model.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

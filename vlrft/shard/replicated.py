@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlrft.policy import Policy
-from vlrft.shard.base import WEIGHT, MakeOptimizer, States, other_tensors, parameters_once
+from vlrft.shard.base import ADAM, WEIGHT, MakeOptimizer, States, other_tensors, parameters_once
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -73,13 +73,18 @@ class Replicated:
 
     def entries(self) -> Iterator[tuple[str, States]]:
         for name, parameter in parameters_once(self.policy.model).items():
-            yield name, {WEIGHT: parameter.detach(), **self.optimizer.state.get(parameter, {})}
+            states = {key: torch.as_tensor(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
+            # bitsandbytes shares its tables between parameters, and a file wants tensors with memory of their own.
+            yield name, {WEIGHT: parameter.detach(), **{k: v if k in ADAM else v.clone() for k, v in states.items()}}
         yield from ((name, {WEIGHT: buffer}) for name, buffer in other_tensors(self.policy.model).items())
 
     def load_states(self, states_of: Callable[[str], States]) -> None:
         for name, parameter in parameters_once(self.policy.model).items():
             if parameter.requires_grad and (found := states_of(name)):
-                self.optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in found.items()}
+                states: dict[str, Any] = {key: value.to(parameter.device) for key, value in found.items()}
+                if "exp_avg" not in states:  # bitsandbytes counts steps in a plain number
+                    states["step"] = int(states["step"])
+                self.optimizer.state[parameter] = states
 
     @contextmanager
     def resting(self) -> Iterator[None]:

@@ -236,12 +236,16 @@ def _plain_meta(sample: Sample, config: Config) -> dict[str, Any]:
 def _render(work: _Work, stages: Sequence[Stage], config: Config) -> None:
     """Lengths, prompts and answers as the model's own processor has them."""
     from vlrft.renderer import Renderer
-    from vlrft.setup import check_config
+    from vlrft.selection import learning
+    from vlrft.setup import check_config, check_learning
     from vlrft.validate.render import answers_fit, load_processor, measured, shown_prompts
 
     try:
         check_config(config, stages)
         family = load_processor(config.model, config)
+        for stage in stages:
+            check_learning(stage.config)
+            learning(family, stage.config.model, stage.name)
     except (UserError, DataError, ValueError, ImportError, AttributeError) as error:
         work.report.add([Finding(level="problem", where="recipe", what=str(error), next="correct the recipe")])
         return
