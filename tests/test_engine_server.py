@@ -117,7 +117,7 @@ def test_the_canary_catches_a_sync_that_does_not_arrive(
     engine.sync(engine.policy_version + 1)
     assert sampled_gap(family, engine, scenes) < 1e-5
 
-    def only_stamps(servers: list[Any], stamp: str) -> None:
+    def only_stamps(servers: list[Any], stamp: str, held: Any) -> None:
         for server in servers:
             stamp_weights(server, stamp)
 

@@ -232,8 +232,11 @@ class RecordingSync:
     def __init__(self) -> None:
         self.pushed: list[list[str]] = []
 
-    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
+    def push(self, servers: Sequence[VLLMServer], stamp: str, held: Any = None) -> None:
         self.pushed.append([server.url for server in servers])
+
+    def again(self, server: VLLMServer, stamp: str) -> None:
+        self.pushed.append([server.url])
 
 
 @needs_vllm
@@ -251,7 +254,7 @@ def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
     with scripted(**sound(info("x/y"))) as server:
         engine = VLLMServerEngine(family, base_urls=[server.url])
         sync = RecordingSync()
-        monkeypatch.setattr(engine, "_new_sync", lambda: sync)
+        monkeypatch.setattr(engine, "_seam", lambda: sync)
         ours = f"{engine._run}-4"
         server.replies["/weight_info"] = [(200, {"weight_version": "default"})]
         given = [answer("default", token=1), answer(ours, finish="abort", token=2), answer(ours)]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlrft.dist import own_state
-from vlrft.engines.base import SnapshotEngine
+from vlrft.engines.base import RestingEngine, SnapshotEngine
 from vlrft.objectives.advantage import Assigned
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
@@ -38,11 +38,13 @@ class OnPolicy:
         judge = run.worker.judge
         before = judge.state_dict()
         try:
-            return roll_out(run, first_draw(run))
+            rolled = roll_out(run, first_draw(run))
         except UNREADABLE:
             # The step is as if it had not begun, and is saved so.
             judge.load_state_dict(before)
             raise
+        let_rest(run)
+        return rolled
 
     def trained(self, run: StageRun) -> None:
         with run.timers("sync"):
@@ -109,6 +111,12 @@ def engine_of(run: StageRun) -> SnapshotEngine:
     engine = run.worker.engine
     assert isinstance(engine, SnapshotEngine), "checked when the recipe was read"
     return engine
+
+
+def let_rest(run: StageRun) -> None:
+    """Nothing is asked of the engine while the weights move."""
+    if isinstance(run.worker.engine, RestingEngine):
+        run.worker.engine.rest()
 
 
 def first_draw(run: StageRun) -> Draw:

@@ -257,11 +257,6 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
     world = start_world(config)
-    if world.size > 1 and config.engine.name == "vllm":
-        raise UserError(
-            "engine.name=vllm in several processes is not supported yet: use engine.name=vllm_server or hf, or one "
-            "process"
-        )
     family = _family(model, config)
     if config.parallel.strategy not in SPREADS:  # which move the model in parts
         family.model.to(accelerator.device)

@@ -15,7 +15,7 @@ from vlrft.level import level
 from vlrft.log import UserError
 from vlrft.objectives.mismatch import effective_sample_size
 from vlrft.pack import Batch, count, on_device, pack
-from vlrft.pipeline import first_draw, render
+from vlrft.pipeline import first_draw, let_rest, render
 from vlrft.sft import reference_groups, sft_loss
 from vlrft.shortage import enough_memory
 from vlrft.stage import RolledOut, StageRun
@@ -67,6 +67,7 @@ def sft_step(run: StageRun) -> dict[str, float]:
     with run.timers("pack"):
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
+    let_rest(run)
     with run.timers("train"), enough_memory(run.config, run.place("training"), lambda: groups):
         update(run, batches, sft_loss, sums)
     run.rollouts.trained(run)

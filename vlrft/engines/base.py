@@ -57,6 +57,14 @@ class SnapshotEngine(Engine, Protocol):
         """Sample with these weights from here on; completions are stamped with the snapshot's version."""
 
 
+@runtime_checkable
+class RestingEngine(Engine, Protocol):
+    """An engine that shares the trainer's device and can give most of its memory back."""
+
+    def rest(self) -> None:
+        """Training begins: nothing is asked until the next `generate`, which ends the rest. All ranks call."""
+
+
 def row_seed(*key: object) -> int:
     """A 64-bit seed from anything printable (run seed, stage, step, sample id, row): stable over processes."""
     digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()

@@ -14,7 +14,7 @@ import torch
 
 from vlrft.layout import layout_of
 from vlrft.models.base import Family
-from vlrft.types import Prompt
+from vlrft.types import MediaPart, Prompt, TextPart
 
 CANARY_TOKENS = 8
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
@@ -52,6 +52,14 @@ def trainer_logprobs(family: Family, prompt: Prompt, token_ids: Sequence[int], *
     return logprobs
 
 
+def plain_prompt(family: Family) -> Prompt:
+    """An image and a question, for a check before anybody has asked for anything."""
+    from PIL import Image
+
+    image = Image.radial_gradient("L").resize((112, 84)).convert("RGB")
+    return family.render("canary", [MediaPart(index=0), TextPart(text="What is this?")], [image])
+
+
 def accompany(family: Family) -> None:
     """This rank's part of another's `trainer_logprobs`."""
     if family.spread is not None:
@@ -86,10 +94,20 @@ class Canary:
         """Raises StaleWeightsError, saying what differs."""
         self.check_all([replay], version)
 
-    def check_all(self, replays: Sequence[Replay], version: int) -> None:
-        """`check` of several engines that were given the same weights; the trainer's forward is made once."""
+    def expected(self) -> list[float]:
+        """The trainer's log-probs of now, for a check when its weights have moved on."""
+        if self.prompt is None:
+            self.choose([plain_prompt(self.family)])
+        assert self.prompt is not None
+        return trainer_logprobs(self.family, self.prompt, self.token_ids, kind=self.kind)
+
+    def check_all(self, replays: Sequence[Replay], version: int, trainer: list[float] | None = None) -> None:
+        """`check` of several engines that were given the same weights; the trainer's forward is made once.
+
+        trainer: what `expected` gave when the weights were those that the engines have now.
+        """
         assert self.prompt is not None, "choose() comes first"
-        trainer = trainer_logprobs(self.family, self.prompt, self.token_ids, kind=self.kind)
+        trainer = self.expected() if trainer is None else trainer
         before = self._before
         for replay in replays:
             self._compare(replay(self.prompt, self.token_ids), trainer, before, version)

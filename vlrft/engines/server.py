@@ -7,18 +7,22 @@ completions.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError, accompany
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
+from vlrft.engines.transfer import TransferSync, chosen, server_environment, server_settings
 from vlrft.engines.vllm_http import PassingError, VLLMServer
 from vlrft.engines.vllm_process import Fleet
 from vlrft.engines.vllm_shared import (
@@ -41,6 +45,17 @@ _EXPECTED = (StaleWeightsError, RuntimeError, OSError, UserError)
 """What a rank may meet at a sync: told to the other ranks, which would wait for it for ever."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Weights of the trainer for rollouts ahead of training."""
+
+    policy_version: int
+    weights: Any = None
+    """As the way to push them keeps them; None on ranks that do not push."""
+    logprobs: list[float] = field(default_factory=list)
+    """What the trainer made of the canary's answer with them."""
+
+
 class VLLMServerEngine:
     """Engine over vLLM servers. Its own start at the first rollout, with the weights of that moment."""
 
@@ -57,6 +72,7 @@ class VLLMServerEngine:
         timeout_s: float = 1800.0,
         retries: int = 8,
         start_timeout_s: float = 900.0,
+        sync: str = "auto",
         weights_dir: str | None = None,
         log_dir: str | None = None,
         max_model_len: int = 8192,
@@ -66,10 +82,11 @@ class VLLMServerEngine:
     ) -> None:
         """base_urls: servers that run already; None = start `replicas` of them. devices: CUDA_VISIBLE_DEVICES of each
         that is started. timeout_s: longest wait for one answer. retries: how often a request is repeated, with pauses
-        that grow to 10 s. start_timeout_s: longest wait for a server to be up. weights_dir: a folder that trainer and
-        servers see, for weights on their way; None = shared memory of this machine. log_dir: of the servers' logs;
-        None = a temporary folder. max_rows, max_model_len, dtype and `settings` (arguments of `vllm.LLM`) are for
-        servers that are started; canary_tolerance as for engine.name=vllm.
+        that grow to 10 s. start_timeout_s: longest wait for a server to be up. sync: how new weights get into the
+        servers: folder, nccl, ipc (`transfer.py`); auto = nccl where trainer and servers have GPUs of their own, else
+        folder. weights_dir: a folder that trainer and servers see, for weights on their way; None = shared memory of
+        this machine. log_dir: of the servers' logs; None = a temporary folder. max_rows, max_model_len, dtype and
+        `settings` (arguments of `vllm.LLM`) are for servers that are started; canary_tolerance as for engine.name=vllm.
 
         Raises UserError for a given server that is not there or cannot be used, ImportError where vLLM is missing.
         """
@@ -92,6 +109,9 @@ class VLLMServerEngine:
             given = [look_at(VLLMServer(url, **self._patience), family) for url in base_urls]
             self._take(given)
             own_dtype = given[0].dtype
+            self._way = chosen(
+                sync, own_devices=False, given=[one.transfer for one in given], on_cuda=torch.cuda.is_available()
+            )
         elif replicas < 1 or (devices is not None and len(devices) != replicas):
             raise ValueError(
                 f"engine.kwargs: replicas={replicas} needs to be 1 or more, and devices one entry for each"
@@ -100,12 +120,18 @@ class VLLMServerEngine:
             limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
             name = str(own_dtype).removeprefix("torch.")
             self._shards = {"": int(settings.get("data_parallel_size", 1))}
-            self.settings = {**SETTINGS, "dtype": name, **limits, **of_platform(family, max_model_len), **settings}
+            self._way = chosen(sync, own_devices=devices is not None, given=(), on_cuda=torch.cuda.is_available())
+            ours = {**SETTINGS, "dtype": name, **limits, **of_platform(family, max_model_len)}
+            self.settings = {**ours, **server_settings(self._way), **settings}
+        self._dtype = own_dtype
         self.canary = Canary(
             family, TOLERANCES[own_dtype] if canary_tolerance is None else canary_tolerance, kind=attention
         )
         self._sync: WeightSync | None = None
         self._folder: WeightFolder | None = None
+        self._writing = threading.Lock()
+        self._loaded: Snapshot | None = None
+        """Whose weights the servers have, where it is not the trainer's of the last `sync`."""
         self._is_stale = True
         self._pushing = False
         """Whether whoever finds a server without the right weights can leave it to the push under way."""
@@ -117,7 +143,11 @@ class VLLMServerEngine:
 
     def join(self, world: World) -> None:
         """Work as one of several ranks: all must call `sync` and `generate` equally often, if need be with nothing to
-        ask. Called once, before either."""
+        ask. Called once, before either. Raises UserError where weights can only be sent by one process."""
+        if world.size > 1 and self._way == "ipc":
+            raise UserError(
+                "engine.kwargs.sync=ipc works with one process that trains; use nccl or folder with several"
+            )
         self.world = world.apart()
         self._run = self.world.gather(self._run)[0]
 
@@ -125,6 +155,26 @@ class VLLMServerEngine:
         """The weights are pushed when the next rollout needs them: many steps may pass without one."""
         self._is_stale = self._is_stale or policy_version != self.policy_version
         self.policy_version = policy_version
+
+    def snapshot(self, policy_version: int) -> Snapshot:
+        """The trainer's weights of now, with what the canary must find in them. All ranks call, on their main threads,
+        while the weights stand still; rank 0 keeps a copy until `load`."""
+        if not self.world.is_main:
+            accompany(self.family)
+            attend_write(self.family)
+            return Snapshot(policy_version=policy_version)
+        logprobs = self.canary.expected()
+        return Snapshot(policy_version=policy_version, weights=self._seam().hold(), logprobs=logprobs)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Sample with the snapshot's weights until the next one, or `sync`. All ranks call, on the thread that then
+        asks for completions."""
+        is_new = snapshot is not self._loaded or self._is_stale
+        if not any(self.world.gather(is_new)):
+            return
+        self.policy_version = version = snapshot.policy_version
+        self._renew(version, lambda: self._check(0, version, snapshot.logprobs), snapshot)
+        self._loaded = snapshot
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`, so a request that is repeated, after whatever
@@ -188,52 +238,69 @@ class VLLMServerEngine:
             return
         # That of rank 0: `sync` may be called meanwhile, on some ranks sooner than on others.
         version = self.world.gather(self.policy_version)[0]
+        checking = self.world.gather(self.canary.prompt is not None).index(True)
+        self._renew(version, lambda: self._check(checking, version))
+        self._loaded = None
+
+    def _renew(self, version: int, check: Callable[[], None], snapshot: Snapshot | None = None) -> None:
+        """Push the current weights, or the snapshot's, and `check` them. All ranks take part."""
         stamp = f"{self._run}-{version}"
-        self._together(lambda: self._push(stamp))
+        held = None if snapshot is None else snapshot.weights
+        self._together(lambda: self._push(stamp, held, is_held=snapshot is not None))
         urls = self.world.gather([server.url for server in self.servers])[0]
         if not self.servers:
             self.servers = [self._own(url) for url in urls]
-        checking = self.world.gather(self.canary.prompt is not None).index(True)
-        self._together(lambda: self._check(checking, version))
+        self._together(check)
         self._stamp, self._pushed, self._checked = stamp, version, True
         self._is_stale = self.policy_version != version
 
     def _together(self, work: Callable[[], None]) -> None:
         self.world.together(work, _EXPECTED)
 
-    def _push(self, stamp: str) -> None:
+    def _push(self, stamp: str, held: Any, *, is_held: bool) -> None:
         if not self.world.is_main:
-            attend_write(self.family)
+            if not is_held:
+                attend_write(self.family)
             return
+        sync = self._seam()
         self._pushing, self._checked = True, False
         try:
             if not self.servers:
-                self._start()
+                self._start(sync.folder_of(held))
                 for server in self.servers:
                     stamp_weights(server, stamp)
-                sync = self._new_sync(written=stamp)
             else:
-                sync = self._sync if self._sync is not None else self._new_sync()
-                sync.push(self.servers, stamp)
-            self._sync, self._stamp = sync, stamp
+                sync.push(self.servers, stamp, held)
+            self._stamp = stamp
         finally:
             self._pushing = False
         for server in self.servers:
             if weights_stamp(server) != stamp:  # it died and came back while others were pushed to
-                sync.push([server], stamp)
+                sync.again(server, stamp)
 
-    def _start(self) -> None:
-        self._folder = WeightFolder(self.family, self._weights_dir)
+    def _start(self, path: Path) -> None:
         self.fleet = Fleet(
-            self._folder.write(),
+            path,
             self.settings,
             replicas=self._replicas,
             devices=self._devices,
             log_dir=self._log_dir,
             start_timeout_s=self._start_timeout_s,
             revived=self._revived,
+            writing=self._writing,
+            env=server_environment(self._way),
         )
         self.servers = [self._own(url) for url in self.fleet.start()]
+
+    def _seam(self) -> WeightSync:
+        """How weights get into the servers; rank 0's alone."""
+        if self._sync is None:
+            self._folder = WeightFolder(self.family, self._weights_dir)
+            if self._way == "folder":
+                self._sync = FolderSync(self._folder, self._writing)
+            else:
+                self._sync = TransferSync(self.family, self._way, self._dtype, self._folder, self._writing)
+        return self._sync
 
     def _own(self, url: str) -> VLLMServer:
         server = VLLMServer(url, comes_back_in=self._start_timeout_s, **self._patience)
@@ -242,11 +309,6 @@ class VLLMServerEngine:
             server.gave_up = lambda: fleet.failure
         return server
 
-    def _new_sync(self, written: str | None = None) -> WeightSync:
-        if self._folder is None:
-            self._folder = WeightFolder(self.family, self._weights_dir)
-        return FolderSync(self._folder, self.fleet.weights if self.fleet is not None else nullcontext(), written)
-
     def _revived(self, url: str) -> None:
         """A server is back with the weights of the last push: check and label them. A push does so by itself."""
         if self._pushing:
@@ -254,17 +316,19 @@ class VLLMServerEngine:
         checked = self._checked
         server = VLLMServer(url, **self._patience)
         try:
+            if self._sync is not None and not self._sync.fills_folder:
+                self._sync.again(server, self._stamp)
             for replay in self._replays(server) if checked else ():
                 self.canary.check_again(replay, self._pushed)
             stamp_weights(server, self._stamp)
         finally:
             server.close()
 
-    def _check(self, rank: int, version: int) -> None:
+    def _check(self, rank: int, version: int, trainer: list[float] | None = None) -> None:
         if self.world.rank == rank:
             replays = [replay for server in self.servers for replay in self._replays(server)]
-            self.canary.check_all(replays, version)
-        else:
+            self.canary.check_all(replays, version, trainer)
+        elif trainer is None:
             accompany(self.family)
 
     def _replays(self, server: VLLMServer) -> list[Replay]:

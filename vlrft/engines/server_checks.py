@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vlrft.engines.transfer import transfer_of
 from vlrft.engines.vllm_http import EngineUnreachableError, ServerRefusalError, VLLMServer
 from vlrft.engines.vllm_process import WORKER
 from vlrft.engines.vllm_wire import GENERATE
@@ -37,6 +38,8 @@ class GivenServer:
     dtype: torch.dtype
     shards: int
     """Engines behind it (`data_parallel_size`)."""
+    transfer: str | None
+    """How it takes weights besides from folders (`--weight-transfer-config`)."""
 
 
 def refuse_settings(settings: Mapping[str, Any], devices: Sequence[str] | None) -> None:
@@ -75,6 +78,7 @@ def look_at(server: VLLMServer, family: Family) -> GivenServer:
         max_model_len=int(config["model_config"]["max_model_len"]),
         dtype=getattr(torch, str(config["model_config"]["dtype"]).removeprefix("torch.")),
         shards=int(config["parallel_config"]["data_parallel_size"]),
+        transfer=transfer_of(config),
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from vlrft.engines.vllm_http import PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.weights import WeightFolder
@@ -13,49 +14,77 @@ from vlrft.log import UserError
 
 
 class WeightSync(Protocol):
-    """Sends the current weights; whether they have arrived, the canary says."""
+    """Sends weights; whether they have arrived, the canary says."""
 
-    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
-        """Load the trainer's weights into every server, forget what was computed from the old ones, and label them
-        with `stamp`, which every answer then carries. Nothing may be asked of the servers meanwhile."""
+    fills_folder: bool
+    """Whether the folder has the weights of every push, so that a server that is started anew reads them there."""
+
+    def hold(self) -> Any:
+        """The trainer's weights of now, kept until they are pushed once."""
+
+    def folder_of(self, held: Any = None) -> Path:
+        """A folder with the current weights, or those held, for servers that start."""
+
+    def push(self, servers: Sequence[VLLMServer], stamp: str, held: Any = None) -> None:
+        """Load the current weights, or those held, into every server, forget what was computed from the old ones, and
+        label them with `stamp`, which every answer then carries. Nothing may be asked of the servers meanwhile."""
+
+    def again(self, server: VLLMServer, stamp: str) -> None:
+        """Give one server, which was started anew, what the last push gave."""
 
 
 class FolderSync:
     """Through a folder that trainer and servers see: shared memory, or `weights_dir` for servers on other machines."""
 
-    def __init__(
-        self, folder: WeightFolder, writing: AbstractContextManager[object], written: str | None = None
-    ) -> None:
-        """writing: held while the folder is written. written: stamp of what it holds already."""
+    fills_folder = True
+
+    def __init__(self, folder: WeightFolder, writing: AbstractContextManager[object]) -> None:
+        """writing: held while the folder is written."""
         self.folder = folder
         self.writing = writing
         self.written = written
 
-    def push(self, servers: Sequence[VLLMServer], stamp: str) -> None:
-        """The folder is written once per stamp: where weights are spread over ranks, all of them take part in that."""
-        if stamp != self.written:
-            with self.writing:
-                self.folder.write()
-            self.written = stamp
-        path = str(self.folder.path)
-        with ThreadPoolExecutor(len(servers)) as pool:
-            list(pool.map(lambda server: load_policy(server, path, stamp), servers))
+    def hold(self) -> Path:
+        return self.folder.set_aside()
+
+    def folder_of(self, held: Path | None = None) -> Path:
+        with self.writing:
+            return self.folder.write() if held is None else self.folder.take(held)
+
+    def push(self, servers: Sequence[VLLMServer], stamp: str, held: Path | None = None) -> None:
+        path = self.folder_of(held)
+        at_once(servers, lambda server: load_policy(server, path, stamp))
+
+    def again(self, server: VLLMServer, stamp: str) -> None:
+        load_policy(server, self.folder.path, stamp)
 
 
-def load_policy(server: VLLMServer, path: str, stamp: str) -> None:
-    """Have a server load the checkpoint in `path`, which it must see too. Raises UserError where it cannot."""
-    server.ask("POST", "/abort_requests", body=b"{}")  # whatever a cut link has left behind
+def at_once(servers: Sequence[VLLMServer], work: Callable[[VLLMServer], object]) -> None:
+    """`work` with every server, side by side; raises what the first of them raised."""
+    with ThreadPoolExecutor(len(servers)) as pool:
+        list(pool.map(work, servers))
+
+
+def load_policy(server: VLLMServer, path: Path, stamp: str) -> None:
+    """Have a server load the checkpoint in `path`. Raises UserError where it cannot, as when it does not see it."""
+    abort(server)
     try:
-        server.rpc("reload_weights", weights_path=path)
+        server.rpc("reload_weights", weights_path=str(path))
     except ServerRefusalError as error:
         raise UserError(
             f"{error}. It could not load the trainer's weights from {path}: it serves another model, or does not see "
-            "this folder (set engine.kwargs.weights_dir to one that it sees); the server's log says more"
+            "this folder (set engine.kwargs.weights_dir to one that it sees, or engine.kwargs.sync=nccl); the server's "
+            "log says more"
         ) from error
     if server.repacks:
         server.rpc("repack_policy")
     forget(server)
     stamp_weights(server, stamp)
+
+
+def abort(server: VLLMServer) -> None:
+    """End whatever a cut link has left behind."""
+    server.ask("POST", "/abort_requests", body=b"{}")
 
 
 def forget(server: VLLMServer) -> None:

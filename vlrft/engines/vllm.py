@@ -1,22 +1,25 @@
 """vLLM in the trainer's process: the trainer's own tensors go in, tokens with their log-probs come out.
 
-A prompt is one request for its G completions. New weights arrive through a folder in shared memory before the next
-rollout that needs them, all caches that outlive weights are dropped, and the canary compares log-probs.
+A prompt is one request for its G completions. New weights are handed over before the next rollout that needs them, all
+caches that outlive weights are dropped, and the canary compares log-probs. Of several ranks each has an engine of its
+own. While the trainer learns, vLLM may give its memory back (`rest`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
-from vlrft.engines.canary import TOLERANCES, Canary
+from vlrft.engines.canary import TOLERANCES, Canary, StaleWeightsError
 from vlrft.engines.vllm_adapter import hot_adapter
 from vlrft.engines.vllm_inputs import engine_input
+from vlrft.engines.vllm_ranks import ONE_PER_RANK, first_on_this_machine, keeping_process_group, refuse_splits
 from vlrft.engines.vllm_shared import (
     SETTINGS,
     completion,
@@ -27,8 +30,11 @@ from vlrft.engines.vllm_shared import (
     sampling_fields,
     weight_dtype,
 )
+from vlrft.engines.vllm_sleep import Sleep
+from vlrft.engines.vllm_sleep import sleep_level as of_this_machine
 from vlrft.engines.vllm_worker import repack_embeddings
-from vlrft.engines.weights import WeightFolder
+from vlrft.engines.weights import WeightFolder, attend_write, published_tensors
+from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.types import Completion, Prompt
 
@@ -41,6 +47,7 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
 }
+SYNCS = ("auto", "direct", "folder")
 
 
 class VLLMEngine:
@@ -56,14 +63,19 @@ class VLLMEngine:
         max_model_len: int = 8192,
         dtype: str | None = None,
         canary_tolerance: float | None = None,
+        sync: str = "auto",
         adapter_sync: str = "auto",
+        sleep_level: int | None = None,
         **settings: Any,
     ) -> None:
         """max_rows: completions decoded at once (`max_num_seqs`). max_model_len: prompt and completion, in tokens.
         dtype: of vLLM's weights; None = bfloat16 under `precision` bf16, else the model's own. canary_tolerance:
-        largest difference of a token's log-prob from the trainer's; None = by dtype. adapter_sync: how an adapter comes
-        into vLLM: `merged` into the weights, `hot` by itself, `auto` = hot where vLLM can and runs on a GPU. settings:
-        any other argument of `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`,
+        largest difference of a token's log-prob from the trainer's; None = by dtype. sync: how new weights get into
+        vLLM: `direct` from the trainer's own tensors, `folder` through shared memory; `auto` = direct, or folder where
+        vLLM has workers of its own. adapter_sync: how an adapter comes into vLLM: `merged` into the weights, `hot` by
+        itself, `auto` = hot where vLLM can and runs on a GPU. sleep_level: what vLLM gives back while the trainer
+        learns: 0 nothing, 1 the KV cache and, moved to the host, its weights, 2 both; None = 1; on a CPU always 0.
+        settings: any other argument of `vllm.LLM`, such as `gpu_memory_utilization`, `kv_cache_memory_bytes`,
         `tensor_parallel_size`.
 
         Raises ImportError, naming the extra, where vLLM is not installed.
@@ -71,7 +83,10 @@ class VLLMEngine:
         require_vllm("vllm")
         self.dtype = weight_dtype(family, precision, dtype)
         limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
-        self.settings = {**SETTINGS, **limits, **of_platform(family, max_model_len), **settings}
+        self._sleep = Sleep(of_this_machine(sleep_level))
+        sleeps = {"enable_sleep_mode": True} if self._sleep.level else {}
+        self.settings = {**SETTINGS, **limits, **of_platform(family, max_model_len), **sleeps, **settings}
+        self._is_direct = _is_direct(sync, self.settings)
         self.family = family
         self.hot = hot_adapter(family, adapter_sync)
         if self.hot is not None:
@@ -79,6 +94,11 @@ class VLLMEngine:
         tolerance = TOLERANCES[self.dtype] if canary_tolerance is None else canary_tolerance
         self.canary = Canary(family, tolerance, kind=attention)
         self.policy_version = 0
+        self.world = World()
+        self._writer = 0
+        """The rank that writes the folder of weights for this machine."""
+        self._shares_group = False
+        """Whether torch.distributed was there before vLLM."""
         self._llm: LLM | None = None
         self._folder: WeightFolder | None = None
         self._is_stale = True
@@ -90,12 +110,30 @@ class VLLMEngine:
         self._is_stale = self._is_stale or policy_version != self.policy_version
         self.policy_version = policy_version
 
+    def join(self, world: World) -> None:
+        """Work as one of several ranks, each with an engine of its own: all must call `sync`, `rest` and `generate`
+        equally often, if need be with nothing to ask. Called once, before any of them.
+
+        Raises UserError for an engine that is to be spread over several GPUs.
+        """
+        if world.size > 1:
+            refuse_splits(self.settings)
+            self.settings |= ONE_PER_RANK
+            self.world = world.apart()
+            self._writer = first_on_this_machine(self.world)
+
+    def rest(self) -> None:
+        """Give the memory back that `sleep_level` says."""
+        if self._llm is not None:
+            self._sleep.begin(self._llm)
+
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`."""
+        limit = self.settings["max_model_len"]
+        self.world.together(lambda: refuse_too_long(requests, params, limit), (UserError,))
+        self._bring_up_to_date(requests)
         if not requests:
             return []
-        refuse_too_long(requests, params, self.settings["max_model_len"])
-        self._push(requests)
         answers = self._run([(r.prompt, self._params(r, params)) for r in requests])
         return [self._completions(r, a) for r, a in zip(requests, answers, strict=True)]
 
@@ -113,7 +151,8 @@ class VLLMEngine:
     def close(self) -> None:
         """Stop vLLM and remove the folder of weights."""
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            with keeping_process_group() if self._shares_group else nullcontext():
+                self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
         if self._folder is not None:
             self._folder.close()
@@ -121,37 +160,71 @@ class VLLMEngine:
         if self.hot is not None:
             self.hot.close()
 
-    def _push(self, requests: Sequence[Request]) -> None:
+    def _bring_up_to_date(self, requests: Sequence[Request]) -> None:
+        """Wake vLLM, push and check the weights, if any rank has something to ask for. All ranks take part.
+
+        What fails before the check ends its process, and with it the run: the other ranks may be in the middle of
+        vLLM's own talk, where nobody can tell them.
+        """
         self.canary.choose([request.prompt for request in requests])
-        if not self._is_stale:
+        if not (self._is_stale or self._sleep.is_on) or not any(self.world.gather(bool(requests))):
             return
         if self._llm is None:
-            self._folder = WeightFolder(self.family)
-            self._llm = self._start(self._folder)
+            self._llm = self._start()
             if self.hot is not None:
                 self.hot.load(self._llm)
+        elif self._is_stale or self._sleep.has_lost_weights:
+            self._sleep.end(self._llm, self._load)
+            self._forget()
         else:
-            assert self._folder is not None
-            self._load(self._folder)
-        self.canary.check(self.replay, self.policy_version)
+            self._sleep.end(self._llm, lambda: None)
+            return
+        if not all(self.world.gather(self.canary.prompt is not None)):
+            self.canary.choose([prompt for prompt in self.world.gather(self.canary.prompt) if prompt is not None])
+        check = (RuntimeError, StaleWeightsError)
+        self.world.together(lambda: self.canary.check(self.replay, self.policy_version), check)
         self._is_stale = False
 
-    def _start(self, folder: WeightFolder) -> LLM:
-        path = folder.write(merged=self.hot is None)
+    def _written(self) -> str:
+        """The folder with the current weights, written by one rank per machine."""
+        if self.world.rank == self._writer:
+            if self._folder is None:
+                self._folder = WeightFolder(self.family)
+            self._folder.write(merged=self.hot is None)
+        else:
+            attend_write(self.family)
+        return self.world.gather("" if self._folder is None else str(self._folder.path))[self._writer]
+
+    def _start(self) -> LLM:
+        self._shares_group = torch.distributed.is_initialized()
+        path = self._written()
         with _as_it_was():
             from vllm import LLM
 
             dtype: Any = str(self.dtype).removeprefix("torch.")
-            return LLM(model=str(path), dtype=dtype, **self.settings)
+            llm = LLM(model=path, dtype=dtype, **self.settings)
+        self.world.barrier()
+        if self._is_direct and self._folder is not None:
+            self._folder.drop()
+        return llm
 
-    def _load(self, folder: WeightFolder) -> None:
-        """New weights, and none of what was computed from the old ones."""
+    def _load(self) -> None:
         assert self._llm is not None
+        if self.hot is None or self._sleep.has_lost_weights:
+            self._llm.collective_rpc("reload_weights", kwargs=self._weights())
+            self._llm.apply_model(repack_embeddings)
         if self.hot is not None:
             self.hot.load(self._llm)
-        else:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder.write())})
-            self._llm.apply_model(repack_embeddings)
+
+    def _weights(self) -> dict[str, Any]:
+        """The current weights, as arguments of vLLM's `reload_weights`."""
+        if self._is_direct:
+            return {"weights_iterator": published_tensors(self.family, merged=self.hot is None)}
+        return {"weights_path": self._written()}
+
+    def _forget(self) -> None:
+        """Drop what was computed from the old weights."""
+        assert self._llm is not None
         self._llm.reset_prefix_cache()
         self._llm.reset_mm_cache()
         self._llm.llm_engine.reset_encoder_cache()
@@ -186,6 +259,18 @@ class VLLMEngine:
     def _completion(self, output: Any) -> Completion:
         logprobs = [entry[token].logprob for entry, token in zip(output.logprobs, output.token_ids, strict=True)]
         return completion(self.family, output.token_ids, logprobs, self.policy_version)
+
+
+def _is_direct(sync: str, settings: Mapping[str, Any]) -> bool:
+    """Whether vLLM reads the trainer's own tensors, which only a worker in this process can."""
+    if sync not in SYNCS:
+        raise ValueError(f"engine.kwargs.sync={sync!r} is none of engine.name=vllm: use {', '.join(SYNCS)}")
+    is_alone = settings.get("tensor_parallel_size", 1) == settings.get("pipeline_parallel_size", 1) == 1
+    if sync == "direct" and not is_alone:
+        raise ValueError(
+            "engine.kwargs.sync=direct needs vLLM in this process alone: use sync=folder with several GPUs"
+        )
+    return is_alone and sync != "folder"
 
 
 @contextmanager

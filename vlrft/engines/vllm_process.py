@@ -78,14 +78,24 @@ def free_ports(count: int) -> list[int]:
 class Replica:
     """One server process, on a port of its own that it keeps when it is started anew."""
 
-    def __init__(self, port: int, weights: Path, settings: Mapping[str, Any], log: Path, devices: str | None) -> None:
+    def __init__(
+        self,
+        port: int,
+        weights: Path,
+        settings: Mapping[str, Any],
+        log: Path,
+        *,
+        devices: str | None,
+        env: Mapping[str, str],
+    ) -> None:
         self.port, self.log = port, log
         listening = ["--host", "127.0.0.1", "--port", str(port)]
         self.command = [
             *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid()), str(weights)),
             *(*_server_command(), *serve_arguments(weights, settings), *listening),
         ]
-        self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK} | ENVIRONMENT
+        self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
+        self.env |= {**ENVIRONMENT, **env}
         if devices is not None:
             self.env["CUDA_VISIBLE_DEVICES"] = devices
         self.process: subprocess.Popen[bytes] | None = None
@@ -125,22 +135,32 @@ class Fleet:
         log_dir: Path | None,
         start_timeout_s: float,
         revived: Callable[[str], None],
+        writing: threading.Lock | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """weights: the folder of the model, which is written anew at every push. settings: arguments of `vllm.LLM`.
         devices: CUDA_VISIBLE_DEVICES of each. log_dir: where they write their logs; None = a temporary folder.
         revived: called with the URL of a server that was started anew, before it counts as back.
+        writing: held while weights are written, and while a server that was started anew reads them; None = a lock of
+        its own. env: what else the servers' environment says.
         """
         self.own_logs = log_dir is None
         self.log_dir = Path(tempfile.mkdtemp(prefix="vlrft-vllm-")) if log_dir is None else log_dir
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self.start_timeout_s = start_timeout_s
         self.revived = revived
-        self.weights = threading.Lock()
-        """Held while weights are written, and while a server that was started anew reads them."""
+        self.weights = threading.Lock() if writing is None else writing
         self.failure: str | None = None
         ports = free_ports(replicas)
         self.replicas = [
-            Replica(port, weights, settings, self.log_dir / f"vllm-{i}.log", devices[i] if devices else None)
+            Replica(
+                port,
+                weights,
+                settings,
+                self.log_dir / f"vllm-{i}.log",
+                devices=devices[i] if devices else None,
+                env=env or {},
+            )
             for i, port in enumerate(ports)
         ]
         self._closing = threading.Event()

@@ -84,6 +84,8 @@ def refuse_too_long(requests: Sequence[Request], params: SamplingParams, max_mod
 
     It would cut such completions short without a word.
     """
+    if not requests:
+        return
     longest = max(requests, key=lambda request: len(request.prompt.token_ids))
     count = len(longest.prompt.token_ids)
     if count + params.max_tokens > max_model_len:
