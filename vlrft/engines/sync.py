@@ -42,7 +42,6 @@ class FolderSync:
         """writing: held while the folder is written."""
         self.folder = folder
         self.writing = writing
-        self.written = written
 
     def hold(self) -> Path:
         return self.folder.set_aside()
