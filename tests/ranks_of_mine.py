@@ -76,7 +76,8 @@ def loading(family: Any, **settings: Any) -> Any:
     return engine
 
 
-_real_calls = 0
+_real_calls: dict[str, int] = {}
+"""By run: the module is loaded once for all of them."""
 
 
 def sick(inputs: Any, options: Any) -> Any:
@@ -85,12 +86,12 @@ def sick(inputs: Any, options: Any) -> Any:
 
     from vlrft.objectives.loss import clip
 
-    global _real_calls
     loss = clip(inputs, options)
     if os.environ["RANK"] != "1" or not bool(inputs.mask_N.any()):
         return loss
-    _real_calls += 1
-    return replace(loss, loss_N=loss.loss_N * float("inf")) if _real_calls == 2 else loss
+    run = os.environ["VLRFT_RUN"]
+    _real_calls[run] = _real_calls.get(run, 0) + 1
+    return replace(loss, loss_N=loss.loss_N * float("inf")) if _real_calls[run] == 2 else loss
 
 
 def start(count: int, command: Sequence[str], log: Any) -> list[subprocess.Popen[bytes]]:
@@ -135,9 +136,8 @@ def end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 def main() -> None:
     import vlrft
 
-    global _real_calls
-    for run in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        _real_calls = 0
+    for i, run in enumerate(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))):
+        os.environ["VLRFT_RUN"] = str(i)
         if "resume" in run:
             vlrft.train(None, *run.get("overrides", ()), resume=run["resume"])
         else:

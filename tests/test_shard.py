@@ -114,6 +114,18 @@ def test_two_ranks_train_what_one_process_trains(one: Path, place: Path) -> None
 
 
 @pytest.mark.slow
+def test_steps_of_text_alone_leave_no_gradient_of_the_step_before(place: Path) -> None:
+    """One prompt per step: a text, an image, a video, a text. Against ddp on as many ranks, in which the tower's
+    gradient is zero then, and not missing."""
+    steps = {"prompts_per_step": 1, "steps": 4}
+    strategies = {"ddp": {}, "zero2": {"strategy": "zero2"}, "zero3": ZERO3, "fsdp2": {"strategy": "fsdp2"}}
+    changes = {f"{name}-text": {"parallel": parallel, "train": steps} for name, parallel in strategies.items()}
+    run_on(2, runs(place, **changes), place)
+    for name in changes:
+        assert_alike(place / name, place / "ddp-text")
+
+
+@pytest.mark.slow
 def test_other_ways_to_hold_the_same_numbers(one: Path, place: Path) -> None:
     """ZeRO-1, activation checkpointing, offload to the host."""
     checkpointing = {**recipe(place, "x")["model"], "gradient_checkpointing": True}
@@ -137,7 +149,7 @@ def test_other_ways_to_hold_the_same_numbers(one: Path, place: Path) -> None:
 def test_other_families(family: str, place: Path) -> None:
     """Their towers feed deeper layers, or their heads are not tied."""
     model = recipe(place, "x")["model"]
-    model = {"tiny": {**model["tiny"], "family": family}}
+    model = {"tiny": {**model["tiny"], "family": family, "vision_intermediate_size": 64}}
     changes = {
         f"{family}-zero3": {"parallel": ZERO3, "model": model},
         f"{family}-fsdp2": {"parallel": {"strategy": "fsdp2"}, "model": model},

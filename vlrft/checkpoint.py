@@ -140,9 +140,9 @@ class Saved:
         tensor: Tensor = self._files[name][key].get_tensor(f"{name}/{key}")
         return tensor
 
-    def optimizer_states(self, name: str) -> dict[str, Tensor]:
-        """`exp_avg`, `exp_avg_sq`, `step` of a parameter; {} where it had none."""
-        return {key: self.tensor(name, key) for key in self._files[name] if key != WEIGHT}
+    def optimizer_states(self, name: str) -> States:
+        """`exp_avg`, `exp_avg_sq`, `step` of a parameter; empty where it had none."""
+        return _Unread(self, name, tuple(key for key in self._files[name] if key != WEIGHT))
 
     def load_weights(self, model: nn.Module, kept: set[str] | None = None) -> None:
         """Into a whole model. kept: what the checkpoint holds of it; None = everything.
@@ -172,6 +172,24 @@ class Saved:
                 f"{self.path} is of another model: {' and '.join(said)} ({len(lacking)} names missing, "
                 f"{len(unknown)} too many); resume with the model that the run began with"
             )
+
+
+@dataclass(frozen=True)
+class _Unread(Mapping[str, Tensor]):
+    """A parameter's states, each read when it is asked for."""
+
+    saved: Saved
+    name: str
+    keys_: tuple[str, ...]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.saved.tensor(self.name, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_)
+
+    def __len__(self) -> int:
+        return len(self.keys_)
 
 
 def load_latest(run_dir: Path) -> Saved | None:

@@ -110,6 +110,8 @@ PEER_KEYS: dict[str, str] = {
     "default_local_dir": "train.output_dir",
     "save_path": "train.output_dir",
     "bf16": "parallel.mixed_precision",
+    "zero_stage": "parallel.strategy",
+    "fsdp": "parallel.strategy",
     "use_cpu": "parallel.cpu",
     "test_freq": "eval.every",
     "eval_steps": "eval.every",

@@ -20,12 +20,14 @@ from vlrft.pack import Batch
 def level(batches: Sequence[Batch], family: Family, world: World) -> list[Batch]:
     """This rank's micro-batches, filled up to the largest number that any rank has, and told where to run the tower.
 
-    Collective. With a frozen language model the tower always runs: without it a text would have no gradient at all.
+    Collective. The first one of a step always runs it: DeepSpeed's ZeRO-3 lets go of a gradient of the step before only
+    by writing over it there. With a frozen language model all do: without the tower a text would have no gradient at all.
     """
     everyones = world.gather([batch.has_media for batch in batches])
     always = not any(p.requires_grad for p in family.lm_head.parameters()) and _learns(family)
     media = [
-        always or any(has[i] for has in everyones if i < len(has)) for i in range(max(len(has) for has in everyones))
+        i == 0 or always or any(has[i] for has in everyones if i < len(has))
+        for i in range(max(len(has) for has in everyones))
     ]
     filled = [*batches, *(filler(family) for _ in range(len(media) - len(batches)))]
     return [replace(batch, touch_vision=touch) for batch, touch in zip(filled, media, strict=True)]

@@ -238,6 +238,9 @@ def check_parallel(config: Config) -> None:
 
 def start_world(config: Config) -> World:
     """The ranks of this run. A process that a launcher started as one of several (WORLD_SIZE) meets the others here."""
+    if config.parallel.cpu or not torch.cuda.is_available():
+        # accelerate imports DeepSpeed where it is installed, which else looks for a device and warns.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     PartialState(cpu=config.parallel.cpu)
     return World.current()
 

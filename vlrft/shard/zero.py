@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,7 +114,7 @@ class Zero:
         if not parameter.requires_grad or not steps:
             return {}
         states = {key: safe_get_full_optimizer_state(parameter, key) for key in ADAM}
-        return {**states, "step": torch.as_tensor(steps[0], dtype=torch.float32).cpu()}
+        return {**states, "step": torch.as_tensor(steps[0], dtype=torch.float32).to("cpu", copy=True)}
 
     def load_states(self, states_of: Callable[[str], States]) -> None:
         """One count of steps serves all parameters: the largest. One without states starts from zeros."""
@@ -154,6 +154,7 @@ class Zero:
     def release(self) -> None:
         full = {n: p.detach().clone() for n, p in parameters_once(self.policy.model).items()}
         self.wrapped.destroy()
+        self.accelerator.free_memory()
         put_parameters(self.policy.model, full)
 
 
@@ -161,30 +162,16 @@ def _initialize(
     module: Policy, optimizer: torch.optim.Optimizer | None, config: dict[str, Any], device: torch.device
 ) -> Any:
     """DeepSpeed's engine over `module`; without an optimiser one that only answers."""
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     need_process_group(device)
     import deepspeed
 
     # Its own all-reduce on the CPU would be compiled at the first start, for minutes; gloo is there.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    with _local_rank():
-        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    # DeepSpeed reads it in every step. accelerate, which takes a process for one of several by it, has looked already.
+    os.environ.setdefault("LOCAL_RANK", "0")
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
-
-
-@contextmanager
-def _local_rank() -> Iterator[None]:
-    """What DeepSpeed insists on. Not for longer: accelerate would take a process alone for one of several."""
-    alone = "LOCAL_RANK" not in os.environ
-    if alone:
-        os.environ["LOCAL_RANK"] = "0"
-    try:
-        yield
-    finally:
-        if alone:
-            del os.environ["LOCAL_RANK"]
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
