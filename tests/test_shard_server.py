@@ -1,5 +1,4 @@
-"""Weights that no rank has reach vLLM servers, and the canary compares them: the recipe of one process, under ZeRO-3 and
-FSDP2."""
+"""Weights that no rank has reach vLLM servers, and the canary compares them: ZeRO-3 and FSDP2 against one process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def level(batches: Sequence[Batch], family: Family, world: World) -> list[Batch]
     """This rank's micro-batches, filled up to the largest number that any rank has, and told where to run the tower.
 
     Collective. The first one of a step always runs it: DeepSpeed's ZeRO-3 lets go of a gradient of the step before only
-    by writing over it there. With a frozen language model all do: without the tower a text would have no gradient at all.
+    by writing over it there. With a frozen language model all do: else a text would have no gradient at all.
     """
     everyones = world.gather([batch.has_media for batch in batches])
     always = not any(p.requires_grad for p in family.lm_head.parameters()) and _learns(family)
