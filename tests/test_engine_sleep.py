@@ -187,6 +187,7 @@ def test_the_engine_rests_before_the_weights_move(stage: Any, kind: str, monkeyp
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("level", [1, 2])
 def test_memory_is_free_while_it_rests(level: int) -> None:
     family = tiny_family("qwen2_5_vl")

@@ -284,6 +284,7 @@ def test_folders_keep_what_is_set_aside_until_it_is_taken(family: Family, tmp_pa
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("sync", ["nccl", "ipc"])
 def test_weights_arrive_over_the_gpu(sync: str) -> None:
     """nccl needs two GPUs: the trainer's and the server's."""
@@ -308,6 +309,7 @@ def test_weights_arrive_over_the_gpu(sync: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_engine_in_process_reads_the_trainers_tensors() -> None:
     from vlrft.engines.vllm import VLLMEngine
 
