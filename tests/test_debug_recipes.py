@@ -15,6 +15,7 @@ from vlrft.runfolder import read_metrics
 from vlrft.validate import validate
 
 EXPECTED: dict[str, dict[str, tuple[float, float | None]]] = {
+    "debug/engines": {"tg.iou": (0.0, None)},
     "debug/grounding": {"box.iou": (0.35, None)},
     "debug/internvl": {"box.iou": (0.0, None)},
     "debug/mixed": {"box.iou": (0.0, 0.03), "tg.iou": (0.64, 0.01)},

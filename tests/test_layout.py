@@ -70,7 +70,7 @@ def test_package_list_equals_the_folders() -> None:
 def test_wheel_holds_all(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
-    for name in ("vlrft", *MOUNTED):
+    for name in ("vlrft", "constraints", *MOUNTED):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)

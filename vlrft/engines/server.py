@@ -102,31 +102,15 @@ class VLLMServerEngine:
         self._weights_dir = None if weights_dir is None else Path(weights_dir)
         self._log_dir = None if log_dir is None else Path(log_dir)
         self._replicas, self._devices = replicas, devices
-        own_dtype = weight_dtype(family, precision, dtype)
+        self._dtype = weight_dtype(family, precision, dtype)
         self._shards: dict[str, int] = {}
         if base_urls is not None:
             refuse_settings({**settings, **({"replicas": replicas} if replicas != 1 else {})}, devices)
-            given = [look_at(VLLMServer(url, **self._patience), family) for url in base_urls]
-            self._take(given)
-            own_dtype = given[0].dtype
-            self._way = chosen(
-                sync, own_devices=False, given=[one.transfer for one in given], on_cuda=torch.cuda.is_available()
-            )
-        elif replicas < 1 or (devices is not None and len(devices) != replicas):
-            raise ValueError(
-                f"engine.kwargs: replicas={replicas} needs to be 1 or more, and devices one entry for each"
-            )
+            self._use_given(base_urls, sync)
         else:
-            limits = {"max_model_len": max_model_len, "max_num_seqs": max_rows}
-            name = str(own_dtype).removeprefix("torch.")
-            self._shards = {"": int(settings.get("data_parallel_size", 1))}
-            self._way = chosen(sync, own_devices=devices is not None, given=(), on_cuda=torch.cuda.is_available())
-            ours = {**SETTINGS, "dtype": name, **limits, **of_platform(family, max_model_len)}
-            self.settings = {**ours, **server_settings(self._way), **settings}
-        self._dtype = own_dtype
-        self.canary = Canary(
-            family, TOLERANCES[own_dtype] if canary_tolerance is None else canary_tolerance, kind=attention
-        )
+            self._plan_own({"max_num_seqs": max_rows, **settings}, sync)
+        tolerance = TOLERANCES[self._dtype] if canary_tolerance is None else canary_tolerance
+        self.canary = Canary(family, tolerance, kind=attention)
         self._sync: WeightSync | None = None
         self._folder: WeightFolder | None = None
         self._writing = threading.Lock()
@@ -140,6 +124,26 @@ class VLLMServerEngine:
         self._stamp, self._pushed = "", 0
         """Label and policy version of the last push."""
         self._run = uuid.uuid4().hex[:8]
+
+    def _use_given(self, base_urls: Sequence[str], sync: str) -> None:
+        given = [look_at(VLLMServer(url, **self._patience), self.family) for url in base_urls]
+        self._take(given)
+        self._dtype = given[0].dtype
+        self._way = chosen(
+            sync, own_devices=False, given=[one.transfer for one in given], on_cuda=torch.cuda.is_available()
+        )
+
+    def _plan_own(self, settings: dict[str, Any], sync: str) -> None:
+        replicas, devices = self._replicas, self._devices
+        if replicas < 1 or (devices is not None and len(devices) != replicas):
+            raise ValueError(
+                f"engine.kwargs: replicas={replicas} needs to be 1 or more, and devices one entry for each"
+            )
+        self._shards = {"": int(settings.get("data_parallel_size", 1))}
+        self._way = chosen(sync, own_devices=devices is not None, given=(), on_cuda=torch.cuda.is_available())
+        ours = {**SETTINGS, "dtype": str(self._dtype).removeprefix("torch."), "max_model_len": self.max_model_len}
+        platform = of_platform(self.family, self.max_model_len)
+        self.settings = {**ours, **platform, **server_settings(self._way), **settings}
 
     def join(self, world: World) -> None:
         """Work as one of several ranks: all must call `sync` and `generate` equally often, if need be with nothing to
