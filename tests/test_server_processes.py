@@ -29,7 +29,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 def fleet_of(monkeypatch: pytest.MonkeyPatch, program: str, log_dir: Path, **settings: Any) -> Fleet:
     """A fleet of which every server is a small Python program."""
-    monkeypatch.setattr(vllm_process, "_server_command", lambda: [sys.executable, "-c", program])
+    monkeypatch.setattr(vllm_process, "server_command", lambda: [sys.executable, "-c", program])
     given = {"replicas": 1, "devices": None, "start_timeout_s": 30.0, "revived": lambda url: None, **settings}
     return Fleet(log_dir, {}, log_dir=log_dir, **given)
 

@@ -57,7 +57,7 @@ def serve_arguments(model: Path, settings: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def _server_command() -> list[str]:
+def server_command() -> list[str]:
     try:
         importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
@@ -92,7 +92,7 @@ class Replica:
         listening = ["--host", "127.0.0.1", "--port", str(port)]
         self.command = [
             *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid()), str(weights)),
-            *(*_server_command(), *serve_arguments(weights, settings), *listening),
+            *(*server_command(), *serve_arguments(weights, settings), *listening),
         ]
         self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
         self.env |= {**ENVIRONMENT, **env}
