@@ -192,6 +192,7 @@ def test_restarts_have_an_end(scenes: Path, tmp_path: Path) -> None:
     assert "restart 2" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_users_error_is_told_once_and_not_tried_again(scenes: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(scenes, tmp_path / "run", rewards={"funcs": [{"func": "box.iuo"}]})
     done = train(recipe, tmp_path, "--max-restarts", "3")

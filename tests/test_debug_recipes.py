@@ -72,7 +72,7 @@ def test_validates(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name if name.endswith(("mixed", "internvl")) else pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED],
+    [name if name.endswith("mixed") else pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED],
 )
 def test_a_few_steps_stay_finite(name: str, tmp_path: Path) -> None:
     run = vlrft.train(name, *short(name, tmp_path))

@@ -132,6 +132,7 @@ def started(family: Family, monkeypatch: pytest.MonkeyPatch, pushes: list[Any]) 
     return engine
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_pushed_once_and_the_trainers_weights_only_after_a_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     family, pushes = tiny_family("qwen2_5_vl"), []  # type: ignore[var-annotated]
     engine = started(family, monkeypatch, pushes)

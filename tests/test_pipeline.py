@@ -135,7 +135,7 @@ def killed_at(recipe: dict[str, Any], call: int, monkeypatch: pytest.MonkeyPatch
             vlrft.train(recipe)
 
 
-@pytest.mark.parametrize("call", [2, 4])
+@pytest.mark.parametrize("call", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_resume_is_exact(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     def config(name: str) -> dict[str, Any]:
         train = {"steps": 5, "save_steps": 2, "output_dir": str(tmp_path / name)}

@@ -189,6 +189,7 @@ def test_what_to_lower_is_counted_and_stops_where_it_fits(planned: Callable[...,
     assert all(peak > roomy for peak in peaks[:-1])
 
 
+@pytest.mark.slow
 def test_where_nothing_helps_it_says_so(planned: Callable[..., Plan]) -> None:
     made = planned(memory=MIB)
     assert only(made).proposed_budget is None

@@ -114,6 +114,7 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks(tmp_path: Path) -> No
     assert_alike(whole, cut)
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_ends_the_run_and_says_why(tmp_path: Path) -> None:
     reward = tmp_path / "mine.py"
     reward.write_text(

@@ -193,7 +193,7 @@ def run_blocks(**objective: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("kind", ["copy", "adapters"])
+@pytest.mark.parametrize("kind", [pytest.param("copy", marks=pytest.mark.slow), "adapters"])
 def test_a_run_resumed_from_any_checkpoint_finds_the_reference_of_its_moment(
     kind: str, scenes: Path, tmp_path: Path, recipe: Any
 ) -> None:

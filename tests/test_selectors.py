@@ -200,6 +200,7 @@ def test_only_what_is_chosen_has_gradients_and_optimiser_states(stage: Callable[
     assert sum(len(g["params"]) for g in run.state.optimizer.param_groups) == 1
 
 
+@pytest.mark.slow
 def test_stages_draw_halves_of_their_own_and_a_resumed_run_the_same(scenes: Path, tmp_path: Path) -> None:
     stages = [{"kind": "sft", "name": name, "train": {"steps": 2}} for name in ("one", "two")]
     recipe = tiny_recipe(scenes, tmp_path / "run", stages=stages, parallel={"cpu": True, "num_threads": 1},
