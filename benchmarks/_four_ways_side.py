@@ -40,7 +40,7 @@ def run(recipe: str, out: Path, rollouts: Path, changes: list[str]) -> None:
     stage = open_stage(prepared, prepared.stages[0], None, None, folder)
     gap = engine_gap(stage)
     rows, gradients = [], dict[str, Any]()
-    for step in range(composed.config.train.steps):
+    for step in range(stage.config.train.steps):
         stage.state.step = step
         rows.append(grpo_step(stage))
         if step == 0:
