@@ -101,7 +101,8 @@ def test_one_rank_and_two_learn_alike_from_rollouts_ahead(tmp_path: Path) -> Non
     one, two = compared(tmp_path, model=MODEL, engine=engine, train=training, eval={"every": 2, "limit": 1})
     assert_alike(one, two)
     assert versions(two) == [{0}, {0}, {1}]
-    assert len([json.loads(line) for path in (two / "rollouts").iterdir() for line in path.open()]) >= 9
+    lines = [line for path in (two / "rollouts").iterdir() for line in path.read_text().splitlines()]
+    assert len([json.loads(line) for line in lines]) >= 9
 
 
 class Loader:
