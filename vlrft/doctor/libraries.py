@@ -69,7 +69,7 @@ PROBES = (
     ),
     Probe(
         name="bitsandbytes", package="bitsandbytes", code="import bitsandbytes",
-        costs="QLoRA, 8-bit and paged Adam", mend=f"{UV} bitsandbytes",
+        costs="QLoRA, 8-bit and paged Adam", mend=f"{UV} 'vlrft[qlora]'",
     ),
     Probe(
         name="flash-attn", package="flash-attn", code="import flash_attn; flash_attn.flash_attn_varlen_func",
