@@ -82,8 +82,7 @@ def evaluate(composed: Composed, *, run_dir: Path | None = None) -> Results:
     if run_dir is not None:
         if not (run_dir / "model").is_dir():
             raise DataError(f"{run_dir} holds no trained model yet; finish it with: vlrft train --resume {run_dir}")
-        trained = str((run_dir / "model").resolve())  # with adapters merged
-        model = model.model_copy(update={"tiny": None, "model_name_or_path": trained, "adapter": None})
+        model = model.trained_at((run_dir / "model").resolve())
     check_config(composed.config, [stage])
     loaded = read_split(config, "eval")
     prepared = load_model(config, model)

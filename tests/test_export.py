@@ -289,3 +289,19 @@ def test_a_run_with_adapters(run: Path, tmp_path: Path) -> None:
     (adapted / "adapter" / "adapter_config.json").unlink()
     with pytest.raises(ExportError, match=r"adapter_config\.json is missing: export the whole model with --merge"):
         export_run(adapted, tmp_path / "wrong")
+
+
+def test_a_run_that_trained_adapters(scenes: Path, tmp_path: Path) -> None:
+    """The whole model, from the finished run and from a checkpoint, which holds the adapters alone."""
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
+    recipe = tiny_recipe(
+        scenes, tmp_path / "run", train={"steps": 2, "save_steps": 1}, parallel={"cpu": True, "num_threads": 1}
+    )
+    recipe["model"]["adapter"] = {"r": 4}
+    vlrft.train(recipe)
+    last = max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    merged = export_run(tmp_path / "run", tmp_path / "merged", merge=True, with_vllm=False)
+    saved = export_run(tmp_path / "run", tmp_path / "saved", checkpoint=last, with_vllm=False)
+    for done in (merged, saved):
+        assert done.checks[1].startswith("plain transformers: greedy answers to 2 held-out rows: the same tokens in 2")
+    assert (merged.path / "model.safetensors").read_bytes() == (saved.path / "model.safetensors").read_bytes()

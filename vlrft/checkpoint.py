@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlrft.adapters import has_adapters, is_adapter
 from vlrft.dist import World
 from vlrft.log import UserError
 from vlrft.shard.base import WEIGHT, States, other_tensors, parameters_once
@@ -97,6 +98,11 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
+def is_kept(name: str, model: nn.Module) -> bool:
+    """Whether checkpoints hold this tensor of the model: of one with adapters those alone."""
+    return not has_adapters(model) or is_adapter(name)
+
+
 def complete(run_dir: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
     folder = run_dir / "checkpoints"
@@ -144,13 +150,10 @@ class Saved:
         """`exp_avg`, `exp_avg_sq`, `step` of a parameter; empty where it had none."""
         return _Unread(self, name, tuple(key for key in self._files[name] if key != WEIGHT))
 
-    def load_weights(self, model: nn.Module, kept: set[str] | None = None) -> None:
-        """Into a whole model. kept: what the checkpoint holds of it; None = everything.
-
-        Raises CheckpointError for a model of other names or shapes.
-        """
-        theirs: dict[str, Tensor] = {**parameters_once(model), **other_tensors(model)}
-        theirs = {name: tensor for name, tensor in theirs.items() if kept is None or name in kept}
+    def load_weights(self, model: nn.Module) -> None:
+        """Into a whole model, or its adapters. Raises CheckpointError for a model of other names or shapes."""
+        everything: dict[str, Tensor] = {**parameters_once(model), **other_tensors(model)}
+        theirs = {name: tensor for name, tensor in everything.items() if is_kept(name, model)}
         self._refuse_other_names(set(theirs))
         for name, tensor in theirs.items():
             found = self.tensor(name)

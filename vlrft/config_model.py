@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -126,6 +127,10 @@ class ModelConfig(Block):
     """Completion tokens whose logits exist at once."""
     logprob_cache_mb: int = Field(512, ge=0)
     """Keep the softmax of a micro-batch for the backward pass when it fits in this many MiB; recompute otherwise."""
+
+    def trained_at(self, folder: Path) -> ModelConfig:
+        """The block of the model that a run with this one has saved in `folder`, with adapters merged."""
+        return self.model_copy(update={"tiny": None, "model_name_or_path": str(folder), "adapter": None})
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vlrft import checkpoint, watchdog
-from vlrft.adapters import has_adapters, is_adapter
 from vlrft.autoresume import find_run
 from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
-from vlrft.models.base import Family
 from vlrft.pipeline import pipeline_of
 from vlrft.preempt import StopAsked, StopSignals
 from vlrft.records import rollout_file, write_groups
@@ -131,7 +129,7 @@ def run_stages(
         first = saved.state["stage"]
         before = Counters(global_step=counters["global_step"], policy_version=counters["policy_version"])
         _refuse_other_stages([setup.name for setup in prepared.stages], saved)
-        saved.load_weights(prepared.family.model, kept_names(prepared.family))
+        saved.load_weights(prepared.family.model)
         inside = saved if counters["step"] else None
     if resuming:
         # Rows at step 0 without a checkpoint are the first evaluation, which comes again.
@@ -278,17 +276,11 @@ def _checkpoint(stage: StageRun, index: int, writer: MetricsWriter, *, is_finish
         elif stage.reference is not None:
             stage.reference.save()
         name = f"{stage.state.global_step:08d}-{stage_index:02d}"
-        names, keep = kept_names(stage.state.policy.family), stage.config.train.keep_checkpoints
-        entries = (entry for entry in stage.state.strategy.entries() if names is None or entry[0] in names)
+        model, keep = stage.state.policy.model, stage.config.train.keep_checkpoints
+        entries = (entry for entry in stage.state.strategy.entries() if checkpoint.is_kept(entry[0], model))
         checkpoint.save(stage.folder.path, name, state, entries, keep=keep, world=stage.world)
         if stage.world.is_main:
             _forget_references(stage)
-
-
-def kept_names(family: Family) -> set[str] | None:
-    """Of what a checkpoint holds of the model: the adapters, or everything (None)."""
-    names = {name for name, _ in family.model.named_parameters() if is_adapter(name)}
-    return names if has_adapters(family.model) else None
 
 
 def _forget_references(stage: StageRun) -> None:

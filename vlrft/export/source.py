@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlrft import checkpoint as checkpoints
+from vlrft.adapters import has_adapters, plain_state_dict
 from vlrft.compose import compose, stage_configs
 from vlrft.config import Config
 from vlrft.log import UserError
@@ -44,10 +45,9 @@ def open_source(run: Path, *, checkpoint: str | None) -> Source:
     config = stage_configs(compose(run / CONFIG).config)[-1].config
     is_finished = (run / SUMMARY).is_file() and (run / "model").is_dir()
     if checkpoint is None and is_finished:
-        model = config.model.model_copy(update={"tiny": None, "model_name_or_path": str(run / "model")})
         adapter = run / "adapter"
         return Source(
-            family=load_family(model, config.data),
+            family=load_family(config.model.trained_at(run / "model"), config.data),
             config=config,
             what=f"the trained model of {run}",
             adapter=adapter if adapter.is_dir() else None,
@@ -55,9 +55,18 @@ def open_source(run: Path, *, checkpoint: str | None) -> Source:
     path = _checkpoint(run, checkpoint)
     if checkpoint is None:
         logger.warning("%s is not finished: this is its newest checkpoint, %s", run, path.name)
+    return Source(family=_of_checkpoint(path, config), config=config, what=f"checkpoint {path.name} of {run}")
+
+
+def _of_checkpoint(path: Path, config: Config) -> Family:
+    """The model with a checkpoint's weights, adapters merged."""
     family = load_family(config.model, config.data)
     checkpoints.load(path).load_weights(family.model)
-    return Source(family=family, config=config, what=f"checkpoint {path.name} of {run}")
+    if not has_adapters(family.model):
+        return family
+    plain = load_family(config.model.model_copy(update={"adapter": None}), config.data)
+    plain.model.load_state_dict(plain_state_dict(family.model))
+    return plain
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:
