@@ -11,16 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from pathlib import Path
 
 from _workloads import peak_memory_mib
 
-from vlrft.memory import prefer_large_pages
-
-
-def resident_mib() -> float:
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return int(next(line for line in status if line.startswith("VmRSS:")).split()[1]) / 1024
+from vlrft.memory import prefer_large_pages, resident_mb
 
 
 def main(recipe: str) -> dict[str, float]:
@@ -34,7 +28,8 @@ def main(recipe: str) -> dict[str, float]:
     family = compose(recipe).config.model.tiny
     assert family is not None, "the workloads have tiny models"
     load_family(ModelConfig(tiny=TinyModelConfig(family=family.family)), DataConfig())
-    before = resident_mib()
+    before = resident_mb()
+    assert before is not None, "memory is read from /proc"
     vlrft.train(recipe)
     return {"before": before, "peak": peak_memory_mib() - before}
 

@@ -26,6 +26,7 @@ from _results import machine, markdown_table, row, write_results
 
 import vlrft
 from vlrft.engines.weights import SHARED_MEMORY
+from vlrft.memory import resident_mb
 from vlrft.testing import tiny_recipe
 
 EVERY = 25
@@ -51,9 +52,11 @@ def look(metrics: Path) -> Look:
     children = sum(
         len(Path(f"/proc/self/task/{task}/children").read_text().split()) for task in os.listdir("/proc/self/task")
     )
+    held = resident_mb()
+    assert held is not None, "memory is read from /proc"
     return Look(
         steps=steps,
-        resident_mb=int(status["VmRSS"].split()[0]) / 1024,
+        resident_mb=held,
         files=len(os.listdir("/proc/self/fd")),
         threads=int(status["Threads"]),
         children=children,

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from typer.testing import CliRunner
 
 from vlrft.cli import app
 from vlrft.compose import compose
-from vlrft.config import TinyModelConfig
+from vlrft.config import Config, TinyModelConfig
 from vlrft.log import UserError
 from vlrft.models.tiny import save_tiny
 from vlrft.plan import Plan, plan
@@ -109,6 +108,10 @@ def test_a_supervised_stage_has_one_reference_answer_and_no_rollout(planned: Cal
     assert set(stage.phases) == {"training", "evaluation"}
 
 
+def spread_as(config: Config, **parallel: str) -> Config:
+    return config.model_copy(update={"parallel": config.parallel.model_copy(update=parallel)})
+
+
 def test_strategies_share_what_they_shard(recipe: Recipe) -> None:
     from vlrft.models import load_family
 
@@ -117,8 +120,7 @@ def test_strategies_share_what_they_shard(recipe: Recipe) -> None:
     size = sum(p.nbytes for p in model.parameters())
 
     def parts(strategy: str) -> list[int]:
-        asked = SimpleNamespace(parallel=SimpleNamespace(strategy=strategy))
-        held = resident(model, asked, ranks=4, beta=0.1)  # type: ignore[arg-type]
+        held = resident(model, spread_as(config, strategy=strategy), ranks=4, beta=0.1)
         return [round(4 * part / size) for part in (held.parameters, held.gradients, held.optimizer, held.reference)]
 
     assert parts("ddp") == [4, 4, 8, 4]
@@ -135,8 +137,7 @@ def test_what_is_offloaded_is_on_the_host(recipe: Recipe) -> None:
     size = sum(p.nbytes for p in model.parameters())
 
     def parts(strategy: str, offload: str) -> tuple[int, ...]:
-        asked = SimpleNamespace(parallel=SimpleNamespace(strategy=strategy, offload=offload))
-        held = resident(model, asked, ranks=2, beta=0.0)  # type: ignore[arg-type]
+        held = resident(model, spread_as(config, strategy=strategy, offload=offload), ranks=2, beta=0.0)
         shown = (held.parameters, held.optimizer, held.on_host, held.away_in_rollouts)
         return tuple(round(2 * part / size) for part in shown)
 

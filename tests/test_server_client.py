@@ -19,9 +19,9 @@ from vlrft.engines.canary import Canary
 from vlrft.engines.server import VLLMServerEngine
 from vlrft.engines.sync import load_policy
 from vlrft.engines.vllm_http import EngineUnreachableError, PassingError, ServerRefusalError, VLLMServer
-from vlrft.engines.vllm_process import free_ports
 from vlrft.log import UserError
 from vlrft.models.base import Family
+from vlrft.ports import free_ports
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vllm is not installed: pip install 'vlrft[vllm]'"

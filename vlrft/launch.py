@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, Any, Self
+
+from vlrft.ports import free_ports
 
 _PATIENCE = 5.0
 """Seconds that the other ranks get to end by themselves after one has failed."""
@@ -74,7 +75,7 @@ class _Ended:
 def _run_once(arguments: Sequence[str], count: int, grace: float) -> _Ended:
     with ExitStack() as files:
         logs = [None, *(files.enter_context(tempfile.TemporaryFile()) for _ in range(count - 1))]
-        port = _free_port()
+        port = free_ports(1)[0]
         with _Signals(grace) as signals:
             ranks = [_start(arguments, rank, count, port, log) for rank, log in enumerate(logs)]
             signals.ranks = ranks
@@ -187,10 +188,3 @@ def _show(rank: int, status: int, log: IO[bytes] | None) -> None:
         log.seek(0, os.SEEK_END)
         log.seek(max(0, log.tell() - _SHOWN))
         print(f"rank {rank} failed with status {status}:\n{log.read().decode(errors='replace')}", file=sys.stderr)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

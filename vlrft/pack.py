@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vlrft.layout import PackedLayout, layout_of
+from vlrft.models.base import following_positions
 from vlrft.types import FinishReason, Group, Prompt
 
 MediaCollator = Callable[[Sequence[Prompt]], dict[str, Tensor]]
@@ -204,7 +205,7 @@ def _batch(
         for i, (rollout, (start, length)) in enumerate(zip(group.rollouts, spans, strict=True)):
             tokens = rollout.completion.token_ids
             ids.extend(tokens[:-1])
-            positions.append((group.prompt.next_position + torch.arange(length)).expand(3, -1))
+            positions.append(following_positions(group.prompt, length))
             # The prompt's last token predicts the first completion token, each further one its successor.
             predict_at.append(
                 torch.cat([torch.tensor([prompt_start + prompt_length - 1]), torch.arange(length) + start])

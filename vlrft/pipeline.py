@@ -71,12 +71,12 @@ class Ahead:
         self._in_work: deque[Future[RolledOut]] = deque()
 
     def next(self, run: StageRun) -> RolledOut:
-        self._fill(run, self.steps)
+        self._fill(run)
         with run.timers("wait"):
             rolled = self._in_work[0].result()
         self._in_work.popleft()
         # The thread takes up the next one now, with the weights that this step starts from.
-        self._fill(run, self.steps, after=1)
+        self._fill(run, after=1)
         return rolled
 
     def trained(self, run: StageRun) -> None:
@@ -89,11 +89,11 @@ class Ahead:
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _fill(self, run: StageRun, count: int, after: int = 0) -> None:
-        """Have `count` steps in work behind the `after` ones that are no longer."""
+    def _fill(self, run: StageRun, after: int = 0) -> None:
+        """Have `steps` steps in work behind the `after` ones that are no longer."""
         snapshot = None
         left = run.config.train.steps - run.state.step
-        while len(self._in_work) < min(count, left - after):
+        while len(self._in_work) < min(self.steps, left - after):
             place = len(self._in_work) + after
             while len(run.waiting) <= place:
                 run.waiting.append(draw(run, run.state.step + len(run.waiting)))

@@ -7,9 +7,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from vlrft.config import Config
 from vlrft.layout import PackedLayout
 from vlrft.logprob import HeadOptions, LogprobHead
 from vlrft.models.base import Family
+
+
+def head_options(family: Family, config: Config, *, samples: bool, in_place: bool) -> HeadOptions:
+    """Of a stage's output head. samples: it learns from what an engine has sampled. in_place: see `HeadOptions`."""
+    never_ends = config.engine.ignore_eos and samples
+    return HeadOptions(
+        temperature=config.engine.temperature if samples else 1.0,
+        banned_ids=family.banned_ids + (family.stop_ids if never_ends else ()),
+        chunk_size=config.model.logprob_chunk_size,
+        cache_bytes=config.model.logprob_cache_mb * 2**20,
+        accumulate_in_place=in_place,
+    )
 
 
 class Policy(nn.Module):

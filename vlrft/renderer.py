@@ -139,6 +139,10 @@ class Renderer:
             output_mode=self.data.output_mode,
         )
 
+    def reference_tokens(self, sample: Sample, meta: Mapping[str, Any]) -> int:
+        """Tokens of the reference answer and the one that ends it; `meta` as for `reference_text`."""
+        return len(self.family.encode(self.reference_text(sample, meta))) + 1
+
     def judge_meta(self, sample: Sample, prompt: Prompt) -> dict[str, Any]:
         """What a reward must know of the prompt: space of the completion's coordinates; size as stored and as shown of
         the first image or video; seconds of the first video, unless the row states them."""

@@ -28,11 +28,10 @@ from vlrft.engines import ENGINES, build_engine
 from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
 from vlrft.log import UserError
-from vlrft.logprob import HeadOptions
 from vlrft.models import load_family
 from vlrft.models.base import Family
 from vlrft.optim import check_optimizer, make_optimizer
-from vlrft.policy import Policy
+from vlrft.policy import Policy, head_options
 from vlrft.reference import Reference, build_reference
 from vlrft.registry import UnknownNameError, resolve
 from vlrft.renderer import Renderer
@@ -308,13 +307,7 @@ def start_stage(
     # What the stage before has trained and this one does not would keep its last gradient for ever.
     family.model.zero_grad(set_to_none=True)
     strategy = build_strategy(config, prepared.accelerator, prepared.world)
-    head = HeadOptions(
-        temperature=config.engine.temperature if setup.kind == "grpo" else 1.0,
-        banned_ids=family.banned_ids + (family.stop_ids if config.engine.ignore_eos and setup.kind == "grpo" else ()),
-        chunk_size=config.model.logprob_chunk_size,
-        cache_bytes=config.model.logprob_cache_mb * 2**20,
-        accumulate_in_place=strategy.in_place,
-    )
+    head = head_options(family, config, samples=setup.kind == "grpo", in_place=strategy.in_place)
     policy = Policy(family, head, config.model.attention)
     objective = Objective.build(config.objective)
     reference = None

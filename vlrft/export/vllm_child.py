@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-BAN = -100.0
-"""The strongest bias that vLLM takes."""
+from vlrft.engines.vllm_shared import BAN, cpu_refuses, cpu_settings
 
 
 def answer(job: dict[str, Any]) -> list[dict[str, Any]] | str:
@@ -71,17 +70,10 @@ def _of_platform(job: dict[str, Any]) -> dict[str, Any] | str:
     if not current_platform.is_cpu():
         return {}
     from transformers import AutoConfig
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-    text = AutoConfig.from_pretrained(job["folder"]).get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    if size not in CPUAttentionBackend.get_supported_head_sizes():
-        return f"its CPU kernels have no attention heads of {size} dimensions"
-    return {
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(job["max_model_len"], 16_384),
-        "kv_cache_memory_bytes": 2**28,
-    }
+    if reason := cpu_refuses(AutoConfig.from_pretrained(job["folder"])):
+        return reason
+    return {**cpu_settings(job["max_model_len"]), "kv_cache_memory_bytes": 2**28}
 
 
 def main() -> None:

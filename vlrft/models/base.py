@@ -21,6 +21,26 @@ class PromptError(ValueError):
     """A sample that cannot be rendered as asked; the message names the sample, the cause and the next step."""
 
 
+def head_size(config: Any) -> int:
+    """Dimensions of an attention head of the language model, from the model's configuration."""
+    text = config.get_text_config()
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def following_positions(prompt: Prompt, count: int) -> Tensor:
+    """Rotary positions [3, count] of the completion tokens after a prompt."""
+    import torch
+
+    return (prompt.next_position + torch.arange(count)).expand(3, -1)
+
+
+def positions_with(prompt: Prompt, count: int) -> Tensor:
+    """Rotary positions [3, 1, P + count] of a prompt and its completion's first `count` tokens."""
+    import torch
+
+    return torch.cat([prompt.position_ids, following_positions(prompt, count)], 1)[:, None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaItem:
     """One image or video of a rendered prompt as an engine takes it: the trainer's own tensors and tokens."""

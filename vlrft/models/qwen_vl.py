@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from vlrft.config import VideoConfig
-from vlrft.models.base import media_digest
+from vlrft.models.base import media_digest, positions_with
 from vlrft.models.chat import ChatFamily, Slot
 from vlrft.types import Clip, MediaShape, Prompt
 
@@ -179,8 +179,7 @@ class QwenVL(ChatFamily):
 
     def library_inputs(self, prompt: Prompt, token_ids: Tensor) -> dict[str, Tensor]:
         """With rotary positions of our own (see `positions`)."""
-        following = prompt.next_position + torch.arange(token_ids.shape[1] - len(prompt.token_ids))
-        position_ids = torch.cat([prompt.position_ids, following.expand(3, -1)], 1)[:, None]
+        position_ids = positions_with(prompt, token_ids.shape[1] - len(prompt.token_ids))
         return {**prompt.mm, "mm_token_type_ids": self.token_kinds(token_ids), "position_ids": position_ids}
 
     def split_media(

@@ -7,8 +7,10 @@ Completions count as long as they may get.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from vlrft.compose import Stage
 from vlrft.config import Config
@@ -62,22 +64,21 @@ def demand_of(stage: Stage, renderer: Renderer, *, ranks: int, rows: int) -> Dem
     """rows: so many rows of each split are measured, evenly spread. Raises UserError when none can be shown."""
     config = stage.config
     samples = _spread(load_samples(config.data, config.data.train, role="train", collect=True).samples, rows)
-    measured, unusable = _measured(samples, renderer)
-    fitting = [item for item in measured if item[0] <= config.data.max_prompt_length]
+    fitting = [row for row in _measured(samples, renderer) if row.length <= config.data.max_prompt_length]
     if not fitting:
         raise UserError(f"stage {stage.name}: no training row can be shown to the model; vlrft validate says why")
-    held_out, _ = _measured(_eval_samples(config, rows), renderer)
+    held_out = _measured(_eval_samples(config, rows), renderer)
     limit = config.engine.max_completion_length
     prompts = math.ceil(min(config.train.prompts_per_step, len(samples)) / ranks)
     grpo = stage.kind == "grpo"
     return Demand(
-        longest=renderer.prompt(fitting[0][1]),
-        shortest=renderer.prompt(fitting[-1][1]),
-        lengths=tuple(length for length, _ in fitting),
-        eval_lengths=tuple(length for length, _ in held_out),
+        longest=renderer.prompt(fitting[0].sample),
+        shortest=renderer.prompt(fitting[-1].sample),
+        lengths=tuple(row.length for row in fitting),
+        eval_lengths=tuple(row.length for row in held_out),
         rows=len(samples),
-        unusable=unusable + len(measured) - len(fitting),
-        completion_tokens=limit if grpo else min(limit, _longest_reference([s for _, s in fitting], renderer)),
+        unusable=len(samples) - len(fitting),
+        completion_tokens=limit if grpo else min(limit, _longest_reference(fitting, renderer)),
         generations=config.engine.num_generations if grpo else 1,
         groups=math.ceil(prompts / config.objective.minibatches) if grpo else prompts,
         prompts=prompts,
@@ -97,26 +98,31 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[i * len(samples) // count] for i in range(count)]
 
 
-def _measured(samples: Sequence[Sample], renderer: Renderer) -> tuple[list[tuple[int, Sample]], int]:
-    """((prompt tokens, sample) longest first, how many cannot be shown)."""
-    found: list[tuple[int, Sample]] = []
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A row that can be shown."""
+
+    sample: Sample
+    meta: Mapping[str, Any]
+    length: int
+    """Prompt tokens."""
+
+
+def _measured(samples: Sequence[Sample], renderer: Renderer) -> list[_Measured]:
+    """The rows that can be shown, longest first."""
+    found: list[_Measured] = []
     for sample in samples:
-        try:
-            found.append((renderer.measure(sample)[1], sample))
-        except UNUSABLE:
-            continue  # counted by the difference
-    return sorted(found, key=lambda item: -item[0]), len(samples) - len(found)
+        with suppress(*UNUSABLE):  # such rows are counted by the difference
+            found.append(_Measured(sample, *renderer.measure(sample)))
+    return sorted(found, key=lambda row: -row.length)
 
 
-def _longest_reference(samples: Sequence[Sample], renderer: Renderer) -> int:
+def _longest_reference(rows: Sequence[_Measured], renderer: Renderer) -> int:
     """Tokens of the longest reference answer, with the one that ends it; of the rows that have one."""
     longest = 1
-    for sample in samples:
-        try:
-            text = renderer.reference_text(sample, renderer.measure(sample)[0])
-            longest = max(longest, len(renderer.family.encode(text)) + 1)
-        except UNUSABLE:
-            continue
+    for row in rows:
+        with suppress(*UNUSABLE):
+            longest = max(longest, renderer.reference_tokens(row.sample, row.meta))
     return longest
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vlrft.config import Config
-from vlrft.models.base import Family
+from vlrft.models.base import Family, head_size
 
 GIB = 2**30
 CUDA_CONTEXT = GIB // 2
@@ -70,21 +70,15 @@ class VLLM:
         return max(0, self.reserved - self.weights) // self.cache_per_token
 
 
-def strategy_of(config: Config) -> str:
-    """`parallel.strategy`, ddp where the config has none."""
-    return str(getattr(config.parallel, "strategy", "ddp") or "ddp")
-
-
 def resident(model: nn.Module, config: Config, *, ranks: int, beta: float) -> Resident:
     """AdamW with two states per trained parameter, in its own type; frozen parts have neither state nor gradient."""
-    strategy = strategy_of(config)
+    strategy, offload = config.parallel.strategy, config.parallel.offload
 
     def share(what: str) -> int:
         return ranks if strategy in _SHARDED[what] else 1
 
     every = sum(p.nbytes for p in model.parameters())
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    offload = str(getattr(config.parallel, "offload", "none"))
     parameters, optimizer = every // share("parameters"), 2 * trained // share("optimizer")
     hosted_optimizer = optimizer if offload != "none" and strategy.startswith("zero") else 0
     hosted_parameters = parameters if offload == "all" and share("parameters") > 1 else 0
@@ -129,8 +123,7 @@ def vllm_memory(family: Family, config: Config, capacity: int | None) -> VLLM | 
 def cache_bytes_per_token(model: Any, element_size: int) -> int:
     """Keys and values of one token in all layers."""
     text = model.config.get_text_config()
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head * element_size)
+    return int(2 * text.num_hidden_layers * text.num_key_value_heads * head_size(model.config) * element_size)
 
 
 def _bytes(module: nn.Module) -> int:

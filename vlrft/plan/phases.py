@@ -22,12 +22,13 @@ from vlrft.engines.hf import HFEngine
 from vlrft.engines.packed_linear import available
 from vlrft.engines.sampling import draw
 from vlrft.kernels import Kernel, PaddedKernel, VarlenKernel
-from vlrft.logprob import HeadOptions
 from vlrft.models.base import Family
 from vlrft.pack import Batch
 from vlrft.plan.demand import Demand, micro_batches, requests_of
 from vlrft.plan.shadow import Shadows, shadow_prompt
-from vlrft.policy import Policy
+from vlrft.policy import Policy, head_options
+from vlrft.registry import resolve
+from vlrft.shard import STRATEGIES
 from vlrft.types import Prompt
 
 
@@ -67,7 +68,9 @@ def training_phase(family: Family, demand: Demand, prompt: Prompt, config: Confi
         media, count = shadows.live, len(batches)
         largest = max(batches, key=lambda batch: batch.layout.num_tokens)
         del batches
-        policy = Policy(family, _head_options(family, config), config.model.attention).train()
+        strategy = resolve(config.parallel.strategy, STRATEGIES, kind="strategy")
+        options = head_options(family, config, samples=demand.generations > 1, in_place=strategy.in_place)
+        policy = Policy(family, options, config.model.attention).train()
         if policy.head.lm_head.weight.requires_grad:
             # Stays from step to step (state.clear_gradients).
             policy.head.lm_head.weight.grad = torch.zeros_like(policy.head.lm_head.weight)
@@ -187,17 +190,6 @@ def _linear_bytes(family: Family) -> int:
     inner: Any = family.model.model
     linears = {id(m): m for root in (inner.language_model, family.lm_head) for m in root.modules()}
     return sum(m.weight.nbytes for m in linears.values() if type(m) is nn.Linear)
-
-
-def _head_options(family: Family, config: Config) -> HeadOptions:
-    """As `setup.start_stage` makes them, as far as memory depends on them."""
-    return HeadOptions(
-        temperature=config.engine.temperature or 1.0,
-        banned_ids=family.banned_ids,
-        chunk_size=config.model.logprob_chunk_size,
-        cache_bytes=config.model.logprob_cache_mb * 2**20,
-        accumulate_in_place=True,
-    )
 
 
 @contextmanager

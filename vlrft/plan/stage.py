@@ -10,7 +10,7 @@ from vlrft.compose import Stage
 from vlrft.config import Config
 from vlrft.models.base import Family
 from vlrft.plan.demand import Demand, as_many_of_the_longest, media_bytes
-from vlrft.plan.parts import CUDA_CONTEXT, CUDA_SLACK, VLLM, Resident, resident, strategy_of, vllm_memory
+from vlrft.plan.parts import CUDA_CONTEXT, CUDA_SLACK, VLLM, Resident, resident, vllm_memory
 from vlrft.plan.phases import Rollout, Training, rollout_phase, training_phase
 from vlrft.renderer import PROMPT_CACHE_BYTES
 from vlrft.selection import select
@@ -19,6 +19,8 @@ _TRIES = 5
 """Micro-batch budgets that are counted in search of the largest that fits."""
 
 
+_MORE_SHARDED = {"ddp": ("zero2", "zero3"), "zero1": ("zero2", "zero3"), "zero2": ("zero3",), "zero3": (), "fsdp2": ()}
+"""Strategies that leave less on each rank."""
 _ALIKE = 0.8
 """Prompts whose lengths differ by less than this share make like micro-batches."""
 
@@ -245,8 +247,8 @@ class Planner:
             yield "model.logprob_cache_mb", 0
         if config.parallel.mixed_precision == "no" and config.model.dtype == "float32":
             yield "parallel.mixed_precision", "bf16"
-        if self.device.gpus > 1 and hasattr(config.parallel, "strategy"):
-            yield from (("parallel.strategy", s) for s in ("zero2", "zero3") if s > strategy_of(config))
+        if self.device.gpus > 1:
+            yield from (("parallel.strategy", name) for name in _MORE_SHARDED[config.parallel.strategy])
         if not config.model.freeze_vision_tower:
             yield "model.freeze_vision_tower", True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -95,6 +95,31 @@ def other_tensors(model: nn.Module) -> dict[str, Tensor]:
         name for name, tensor in model.state_dict(keep_vars=True).items() if not isinstance(tensor, nn.Parameter)
     }
     return {name: buffer for name, buffer in model.named_buffers() if name in of_state}
+
+
+def entries_of(
+    model: nn.Module, full: Callable[[nn.Parameter], Tensor], states_of: Callable[[nn.Parameter], States]
+) -> Iterator[tuple[str, States]]:
+    """`Strategy.entries` from a parameter's whole weight and its whole optimiser states ({} for none)."""
+    for name, parameter in parameters_once(model).items():
+        yield name, {WEIGHT: full(parameter).detach(), **states_of(parameter)}
+    yield from ((name, {WEIGHT: buffer.detach()}) for name, buffer in other_tensors(model).items())
+
+
+@contextmanager
+def on_host(optimizer: Any, device: torch.device) -> Iterator[None]:
+    """All optimiser states in host memory meanwhile, then back on `device`."""
+    _move_states(optimizer, torch.device("cpu"))
+    try:
+        yield
+    finally:
+        _move_states(optimizer, device)
+
+
+def _move_states(optimizer: Any, device: torch.device) -> None:
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            state[key] = value.to(device)
 
 
 def put_parameters(model: nn.Module, full: Mapping[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,12 +18,12 @@ from vlrft.shard.base import (
     ADAM,
     MakeOptimizer,
     States,
+    entries_of,
     need_process_group,
-    other_tensors,
+    on_host,
     parameters_once,
 )
-from vlrft.shard.replicated import move_states
-from vlrft.shard.spread import Spread, move_into_twin, weight_entry
+from vlrft.shard.spread import Spread, move_into_twin
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -93,10 +93,10 @@ class Fsdp(Spread):
         return _whole(parameter.detach())
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        for name, parameter in parameters_once(self.policy.model).items():
-            states = {key: _whole(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
-            yield name, {**weight_entry(self.full(parameter)), **states}
-        yield from ((name, weight_entry(buffer)) for name, buffer in other_tensors(self.policy.model).items())
+        return entries_of(self.policy.model, self.full, self._states)
+
+    def _states(self, parameter: Tensor) -> States:
+        return {key: _whole(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
 
     def load_states(self, states_of: Callable[[str], States]) -> None:
         from torch.distributed.tensor import DTensor, distribute_tensor
@@ -113,15 +113,8 @@ class Fsdp(Spread):
                     )
                 self.optimizer.state[parameter] = state
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        if self.moves:
-            move_states(self.optimizer, torch.device("cpu"))
-        try:
-            yield
-        finally:
-            if self.moves:
-                move_states(self.optimizer, self.accelerator.device)
+    def resting(self) -> AbstractContextManager[None]:
+        return on_host(self.optimizer, self.accelerator.device) if self.moves else nullcontext()
 
     def release(self) -> None:
         self.give_back()

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vlrft.policy import Policy
-from vlrft.shard.base import ADAM, WEIGHT, MakeOptimizer, States, other_tensors, parameters_once
+from vlrft.shard.base import ADAM, MakeOptimizer, States, entries_of, on_host, parameters_once
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,11 +72,12 @@ class Replicated:
             weight.grad = gradient.zero_()
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        for name, parameter in parameters_once(self.policy.model).items():
-            states = {key: torch.as_tensor(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
-            # bitsandbytes shares its tables between parameters, and a file wants tensors with memory of their own.
-            yield name, {WEIGHT: parameter.detach(), **{k: v if k in ADAM else v.clone() for k, v in states.items()}}
-        yield from ((name, {WEIGHT: buffer}) for name, buffer in other_tensors(self.policy.model).items())
+        return entries_of(self.policy.model, lambda parameter: parameter, self._states)
+
+    def _states(self, parameter: Tensor) -> States:
+        states = {key: torch.as_tensor(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
+        # bitsandbytes shares its tables between parameters, and a file wants tensors with memory of their own.
+        return {key: value if key in ADAM else value.clone() for key, value in states.items()}
 
     def load_states(self, states_of: Callable[[str], States]) -> None:
         for name, parameter in parameters_once(self.policy.model).items():
@@ -86,22 +87,8 @@ class Replicated:
                     states["step"] = int(states["step"])
                 self.optimizer.state[parameter] = states
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        if self.moves:
-            move_states(self.optimizer, torch.device("cpu"))
-        try:
-            yield
-        finally:
-            if self.moves:
-                move_states(self.optimizer, self.accelerator.device)
+    def resting(self) -> AbstractContextManager[None]:
+        return on_host(self.optimizer, self.accelerator.device) if self.moves else nullcontext()
 
     def release(self) -> None:
         self.accelerator.free_memory()
-
-
-def move_states(optimizer: Any, device: torch.device) -> None:
-    """All optimiser states to `device`."""
-    for state in optimizer.state.values():
-        for key, value in state.items():
-            state[key] = value.to(device)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vlrft.layout import layout_of
 from vlrft.level import filler
+from vlrft.models.base import positions_with
 from vlrft.policy import Policy
-from vlrft.shard.base import WEIGHT, States, other_tensors, parameters_once, put_parameters
+from vlrft.shard.base import States, other_tensors, parameters_once, put_parameters
 from vlrft.types import Prompt
 
 
@@ -85,17 +86,12 @@ class Spread:
         self.plain.family.spread = None
 
 
-def weight_entry(tensor: Tensor) -> States:
-    return {WEIGHT: tensor.detach()}
-
-
 def _inputs(policy: Policy, prompt: Prompt, token_ids: Sequence[int]) -> dict[str, Tensor]:
     """Of `Policy.forward`, for one prompt and one completion."""
     device, count = policy.model.device, len(prompt.token_ids)
-    following = prompt.next_position + torch.arange(len(token_ids) - 1)
     return {
         "input_ids": torch.tensor([*prompt.token_ids, *token_ids[:-1]], device=device)[None],
-        "position_ids": torch.cat([prompt.position_ids, following.expand(3, -1)], 1)[:, None].to(device),
+        "position_ids": positions_with(prompt, len(token_ids) - 1).to(device),
         "predict_at": torch.arange(count - 1, count - 1 + len(token_ids), device=device),
         "targets": torch.tensor(list(token_ids), device=device),
         **{key: value.to(device) for key, value in policy.family.collate_media([prompt]).items()},

@@ -18,11 +18,10 @@ from torch import Tensor
 from vlrft.policy import Policy
 from vlrft.shard.base import (
     ADAM,
-    WEIGHT,
     MakeOptimizer,
     States,
+    entries_of,
     need_process_group,
-    other_tensors,
     parameters_once,
     put_parameters,
 )
@@ -103,9 +102,7 @@ class Zero:
         """`step` has, whether it was taken or not."""
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        for name, parameter in parameters_once(self.policy.model).items():
-            yield name, {WEIGHT: parameter.detach(), **self._states(parameter)}
-        yield from ((name, {WEIGHT: buffer}) for name, buffer in other_tensors(self.policy.model).items())
+        return entries_of(self.policy.model, lambda parameter: parameter, self._states)
 
     def _states(self, parameter: Tensor) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vlrft.policy import Policy
-from vlrft.shard.base import MakeOptimizer, States, other_tensors, parameters_once
-from vlrft.shard.spread import Spread, move_into_twin, weight_entry
+from vlrft.shard.base import MakeOptimizer, States, entries_of
+from vlrft.shard.spread import Spread, move_into_twin
 from vlrft.shard.zero import Zero, _initialize
 
 
@@ -30,9 +30,7 @@ class Zero3(Spread, Zero):
         return engine
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        for name, parameter in parameters_once(self.policy.model).items():
-            yield name, {**weight_entry(self.full(parameter)), **self._states(parameter)}
-        yield from ((name, weight_entry(buffer)) for name, buffer in other_tensors(self.policy.model).items())
+        return entries_of(self.policy.model, self.full, self._states)
 
     def full(self, parameter: nn.Parameter) -> Tensor:
         import deepspeed

@@ -78,7 +78,7 @@ def answers_fit(
     lengths = []
     for sample, meta in samples:
         try:
-            lengths.append((sample.id, len(renderer.family.encode(renderer.reference_text(sample, meta))) + 1))
+            lengths.append((sample.id, renderer.reference_tokens(sample, meta)))
         except (CoordError, DataError, PromptError) as error:
             yield Finding(level="problem", where=where, what=str(error), examples=(sample.id,))
     if not lengths:
