@@ -13,11 +13,12 @@ from typing import Any
 
 from vlrft.config import Config
 from vlrft.data.problems import DataError
-from vlrft.engines.base import Engine, Request, SamplingParams, row_seed
+from vlrft.engines.base import Engine, Request, SamplingParams, row_seed, sampled
 from vlrft.log import Timers, UserError
 from vlrft.registry import UnknownNameError
 from vlrft.renderer import Rendered, Renderer
 from vlrft.rewards.judge import Asked, Judge
+from vlrft.scoring import Scoring
 from vlrft.types import Completion, Group, Rollout, Sample
 
 logger = logging.getLogger(__name__)
@@ -48,10 +49,12 @@ class RolloutWorker:
             Request(prompt=prompt, seeds=tuple(row_seed(*seed_key, sample.id, row) for row in rows))
             for sample, prompt in rendered
         ]
-        with self.timers("gen"):
-            completions = self.engine.generate(requests, sampling_params(config))
-        with self.timers("score"):
-            groups = self.score_all(rendered, completions)
+        with Scoring(lambda part, done: self.score_all(rendered[part], done), len(rendered)) as scoring:
+            with self.timers("gen"):
+                for index, completions in sampled(self.engine, requests, sampling_params(config)):
+                    scoring.put(index, completions)
+            with self.timers("score"):
+                groups = scoring.groups()
         return self.scored(groups, len(rendered) * len(rows))
 
     def scored(self, groups: Sequence[Group], completions: int) -> Scored:

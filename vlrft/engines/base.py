@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +41,25 @@ class Engine(Protocol):
 
     def sync(self, policy_version: int) -> None:
         """Make the next rollouts come from the current weights; completions are stamped with `policy_version`."""
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that is done with some requests while it works on others: those are judged meanwhile."""
+
+    def stream(
+        self, requests: Sequence[Request], params: SamplingParams
+    ) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        """As `generate`: each request's place and its completions, as soon as they are there."""
+
+
+def sampled(
+    engine: Engine, requests: Sequence[Request], params: SamplingParams
+) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+    """Each request's place and its completions: as soon as the engine can, in whatever order."""
+    if isinstance(engine, StreamingEngine):
+        return engine.stream(requests, params)
+    return enumerate(engine.generate(requests, params))
 
 
 @runtime_checkable
