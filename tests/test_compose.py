@@ -142,7 +142,7 @@ def test_saved_config_loads_back_equal(recipe: Path, tmp_path: Path) -> None:
         ("model.model_name_or_path=x", "give exactly one of model.model_name_or_path and model.tiny (override model"),
         ("train.steps", "override 'train.steps' is not KEY=VALUE"),
         ("train..steps=1", "is not a dotted key"),
-        ("data.root={{ x }}", "the value is not valid YAML; quote it"),
+        ("data.root={{ x }}", "inside [] and {} a space follows every colon"),
         ("rewards.funcs[7].weight=1", "rewards.funcs has only 2 entries"),
         ("stages.none.train.steps=1", "no stage 'none'; stages of this recipe: grpo"),
         ("stages=[]", "stages is empty"),

@@ -86,7 +86,8 @@ def train(
     if run_dir is not None and (refused := [key for key in _keys(asked) if not is_resumable(key)]):
         raise UserError(
             f"a resumed run keeps its own config, so that it ends as if it had never stopped; leave out {refused[0]} "
-            f"({', '.join(RESUMABLE)} may change), or start a new run with it"
+            f"({', '.join(RESUMABLE)} may change), or start a new run with it: from the weights of this one with "
+            f"model.model_name_or_path={run_dir / 'model'}"
         )
     composed = _compose(source, asked)
 

@@ -147,7 +147,11 @@ def _parse_overrides(overrides: Overrides) -> list[_Override]:
         try:
             value = unmask(OmegaConf.to_container(OmegaConf.from_dotlist([f"value={mask(text)}"])))["value"]
         except yaml.YAMLError as error:
-            raise ConfigError(f"override {item!r}: the value is not valid YAML; quote it: {key}='\"...\"'") from error
+            problem = getattr(error, "problem", None) or "it cannot be read"
+            raise ConfigError(
+                f"override {item!r}: the value is not valid YAML: {problem}; inside [] and {{}} a space follows every "
+                f"colon and comma, and a text with signs of YAML is quoted: {key}='\"...\"'"
+            ) from error
         parsed.append(_Override(key=_clean_key(key, item), value=value, shown=f"override {item}"))
     return parsed
 

@@ -65,7 +65,8 @@ def _move_aside(out: Path, console: Console) -> None:
     while (aside := out.with_name(f"{out.name}-{number}")).exists():
         number += 1
     out.rename(aside)
-    console.print(f"An earlier run is now in {aside}.")
+    goes_on = "" if (aside / "summary.json").is_file() else f" Go on with it by: vlrft train --resume {aside}"
+    console.print(f"An earlier run is now in {aside}.{goes_on}")
 
 
 def _tell(console: Console, run_dir: Path, summary: dict[str, Any]) -> None:
