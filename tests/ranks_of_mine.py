@@ -36,6 +36,17 @@ def scripted(family: Any, **settings: Any) -> Any:
     return FakeEngine(family, script)
 
 
+def unmoved(family: Any, **settings: Any) -> Any:
+    """`scripted`, in a process in which from now on no policy may be moved to a device whole."""
+    from vlrft.policy import Policy
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a policy was moved before it was cut up")
+
+    Policy.to = refuse  # type: ignore[method-assign]
+    return scripted(family)
+
+
 def loading(family: Any, **settings: Any) -> Any:
     """`scripted`, and at every sync of spread weights rank 0 loads what `WeightFolder` writes into a plain model of
     transformers: its log-probs must be the canary's."""

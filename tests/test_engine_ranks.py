@@ -15,8 +15,8 @@ from vllm_scenes import tiny_family
 
 from vlrft.dist import World
 from vlrft.engines.vllm_ranks import first_on_this_machine
-from vlrft.ports import free_ports
 from vlrft.log import UserError
+from vlrft.ports import free_ports
 from vlrft.testing import tiny_recipe
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")

@@ -193,12 +193,12 @@ def check_learning(config: Config) -> None:
         raise ConfigError(
             f"train.optimizer={config.train.optimizer} pages its states to the host by itself: set parallel.offload=none"
         )
-    check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
     if config.train.optimizer != "adamw" and config.parallel.strategy != "ddp":
         raise ConfigError(
             f"train.optimizer={config.train.optimizer} goes with parallel.strategy=ddp only, whose optimiser is whole; "
             f"use adamw with {config.parallel.strategy}"
         )
+    check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
     adapter, sync = config.model.adapter, config.engine.kwargs.get("adapter_sync")
     if sync == "hot" and (obstacle := hot_load_obstacle(adapter)) is not None:
         raise ConfigError(f"engine.kwargs.adapter_sync=hot: {obstacle}; set it to merged, or leave it at auto")
@@ -224,7 +224,7 @@ def check_parallel(config: Config) -> None:
     if parallel.deepspeed and not by_deepspeed:
         raise ConfigError(
             f"parallel.deepspeed is of zero1, zero2 and zero3, and parallel.strategy={parallel.strategy} does not read "
-            "it: remove it, or set parallel.strategy=zero2"
+            "it: set parallel.deepspeed=null, or parallel.strategy=zero2"
         )
     if (found := owned_key(parallel.deepspeed)) is not None:
         raise ConfigError(f"parallel.deepspeed cannot set {found[0]}, which vlrft sets: {found[1]}")
