@@ -148,6 +148,26 @@ def test_growth_sweeps_share_the_point_that_both_hold(load: Any) -> None:
     assert set(by_count) & set(by_size) == {"G=8 image=448"}
 
 
+def test_layouts_fit_their_cards_and_the_docs_have_the_table(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts = load("layouts")
+    for layout in layouts.LAYOUTS:
+        parts = layouts.seconds_of(layout)
+        assert 0 < parts["card:training"] < 0.9 * 80 * 2**30, layout
+        assert 0 < parts["card:sampling"] < 0.9 * 80 * 2**30, layout
+    layouts.main()
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert "\n".join(table) in (BENCHMARKS.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+def test_gradients_go_round_at_every_micro_batch_where_they_are_cut_up(load: Any) -> None:
+    layouts = load("layouts")
+    by_method = {layout.learns: layout for layout in layouts.LAYOUTS if layout.train > 1}
+    grown = {name: layouts.collective_bytes(one, 4) - layouts.collective_bytes(one, 3) for name, one in by_method.items()}
+    assert grown["QLoRA"] == 0
+    assert grown["zero2"] == 4 * by_method["zero2"].shape.parameters
+    assert grown["zero3"] == 8 * by_method["zero3"].shape.parameters
+
+
 def run_script(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / name), *options], capture_output=True, text=True, check=False
