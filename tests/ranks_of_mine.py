@@ -109,7 +109,8 @@ def start(count: int, command: Sequence[str], log: Any) -> list[subprocess.Popen
     """`command` as each of `count` ranks; one alone is no rank at all."""
     from vlrft.ports import free_ports
 
-    about = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_ports(1)[0]}
+    (port,) = free_ports(1)
+    about = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = []
     for rank in range(count):
         own = {**about, "RANK": rank, "LOCAL_RANK": rank} if count > 1 else {}

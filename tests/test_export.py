@@ -334,7 +334,9 @@ def test_an_adapter_on_four_bits_is_compared_over_them(
     made["model"]["adapter"] = {"r": 4, "kind": "qlora"}
     vlrft.train(made)
     done = export_run(tmp_path / "run", tmp_path / "adapter", with_vllm=False)
-    assert done.checks[0].startswith("peft over the base model: greedy answers to 2 held-out rows: the same tokens in 2")
+    assert done.checks[0].startswith(
+        "peft over the base model: greedy answers to 2 held-out rows: the same tokens in 2"
+    )
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(ExportError, match=r"pip install bitsandbytes, or export the whole model with --merge"):

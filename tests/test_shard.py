@@ -219,8 +219,14 @@ def test_engines_get_whole_weights_and_the_canary_sees_them(place: Path, monkeyp
         ({"parallel": {"strategy": "fsdp2"}, "engine": {"name": "hf"}}, "hf samples from weights .*=vllm_server"),
         ({"parallel": {"strategy": "zero2", "offload": "all"}}, "offload=all needs .*zero3 or fsdp2"),
         ({"parallel": {"strategy": "zero3"}, "model": {"dtype": "bfloat16"}}, "needs model.dtype=float32"),
-        ({"parallel": {"strategy": "zero3"}, "model": {"adapter": {"r": 2}}}, "adapter does not go with .*zero2 or ddp"),
-        ({"parallel": {"strategy": "fsdp2"}, "model": {"adapter": {"r": 2}}}, "adapter does not go with .*zero2 or ddp"),
+        (
+            {"parallel": {"strategy": "zero3"}, "model": {"adapter": {"r": 2}}},
+            "adapter does not go with .*zero2 or ddp",
+        ),
+        (
+            {"parallel": {"strategy": "fsdp2"}, "model": {"adapter": {"r": 2}}},
+            "adapter does not go with .*zero2 or ddp",
+        ),
         ({"parallel": {"strategy": "zero2"}, "train": {"optimizer": "adamw_8bit"}}, "strategy=ddp only.* use adamw"),
         ({"parallel": {"strategy": "fsdp2"}, "train": {"optimizer": "paged_adamw"}}, "strategy=ddp only.* use adamw"),
         ({"parallel": {"offload": "optimizer"}, "train": {"optimizer": "paged_adamw_8bit"}}, "set .*offload=none"),

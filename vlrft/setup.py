@@ -191,7 +191,7 @@ def check_learning(config: Config) -> None:
     trained elsewhere may be evaluated here. Raises UserError."""
     if config.train.optimizer.startswith("paged") and config.parallel.offload != "none":
         raise ConfigError(
-            f"train.optimizer={config.train.optimizer} pages its states to the host by itself: set parallel.offload=none"
+            f"train.optimizer={config.train.optimizer} pages its states to the host itself: set parallel.offload=none"
         )
     if config.train.optimizer != "adamw" and config.parallel.strategy != "ddp":
         raise ConfigError(
