@@ -10,8 +10,8 @@ only, log-probs row by row, as TRL computes them). Both work on one prompt at a 
 
 First loss and gradients of all sides are compared with those of plain sdpa, or, where the card has no memory for it, of
 the first side that it has memory for; a side that differs ends the program. A side that runs out of memory is a row
-`out_of_memory`, and the file is written after each side. Share of the card's rate: model FLOPs of the useful tokens (every prompt once, no padding) by seconds and peak rate; "copied"
-counts what the plain step really computes.
+`out_of_memory`, and the file is written after each side. Share of the card's rate: model FLOPs of the useful tokens
+(every prompt once, no padding) by seconds and peak rate; "copied" counts what the plain step really computes.
 """
 
 from __future__ import annotations
