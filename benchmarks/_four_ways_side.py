@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ import torch
 from vlrft.compose import compose, stage_configs
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import trainer_logprobs
+from vlrft.pack import count, pack
 from vlrft.pipeline import collect, first_draw, render
+from vlrft.policy import Policy
 from vlrft.runfolder import RunFolder
 from vlrft.setup import prepare, start_world
 from vlrft.stage import StageRun
 from vlrft.stages import open_stage
 from vlrft.training import grpo_step
+from vlrft.types import Group
 
 COMPARED = 24
 """Completions whose log-probs are asked of the engine."""
@@ -58,13 +62,14 @@ def states(stage: StageRun, key: str) -> dict[str, torch.Tensor]:
 
 
 def engine_gap(stage: StageRun) -> float:
-    """Largest |engine - trainer| of a replayed token's log-prob, temperature 1, no bans; 0 for the trainer's own."""
+    """Largest |engine - trainer| of a replayed token's log-prob, temperature 1, no bans; of the hf engine, which does
+    not replay, of the log-probs that it has sampled with."""
     drawn = first_draw(stage)
     rendered, _ = render(stage, drawn)
     groups = collect(stage, drawn, rendered).groups
     engine, family = stage.worker.engine, stage.worker.renderer.family
     if not hasattr(engine, "replay"):
-        return 0.0
+        return sampled_gap(stage.state.policy, groups)
     # A rollout brings the weights.
     engine.generate([Request(prompt=g.prompt, seeds=(0,)) for g in groups], SamplingParams(max_tokens=1))
     gap = 0.0
@@ -72,6 +77,25 @@ def engine_gap(stage: StageRun) -> float:
         tokens = rollout.completion.token_ids
         ours = trainer_logprobs(family, group.prompt, tokens)
         gap = max(gap, *(abs(a - b) for a, b in zip(ours, engine.replay(group.prompt, tokens), strict=True)))
+    return gap
+
+
+def sampled_gap(policy: Policy, groups: Sequence[Group]) -> float:
+    """Largest difference of the log-probs that tokens were sampled with and those of the trainer's own forward."""
+    gap, compared = 0.0, 0
+    was_training = policy.training
+    policy.eval()
+    for group in groups:
+        if compared >= COMPARED:
+            break
+        (batch,) = pack([group], policy.family.collate_media, token_budget=2**40, aggregation="token_sum",
+                        max_completion_length=1, counts=count([group]))  # fmt: skip
+        batch = batch.to(policy.model.device)
+        with torch.no_grad():
+            logp_N = policy(**batch.inputs, layout=batch.layout)["logp"]
+        gap = max(gap, float((logp_N - batch.behaviour_logp_N).abs().max()))
+        compared += len(group.rollouts)
+    policy.train(was_training)
     return gap
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -142,19 +143,42 @@ def _padded(group: Group, family: Family, device: torch.device) -> tuple[dict[st
 
 
 def gradients(family: Family, backward: Backward) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradients of one step."""
+    """Loss and gradients of one step, those of the parameters themselves."""
     family.model.zero_grad(set_to_none=True)
     loss = float(backward())
-    return loss, {name: p.grad.detach().clone() for name, p in family.model.named_parameters() if p.grad is not None}
+    return loss, {name: p.grad for name, p in family.model.named_parameters() if p.grad is not None}
+
+
+def kept(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy on the host: a card has no room for a second set of a large model's gradients."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def disagreement(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """Norm of the difference of all gradients over the norm of theirs."""
+    """Norm of the difference of all gradients over the norm of theirs, one by one on the device of ours."""
     if ours.keys() != theirs.keys():
         raise RuntimeError(f"the sides have gradients of other parameters: {sorted(ours.keys() ^ theirs.keys())[:5]}")
-    apart = sum(float((ours[name].float() - theirs[name].float()).square().sum()) for name in ours)
-    whole = sum(float(theirs[name].float().square().sum()) for name in theirs)
+    apart = whole = 0.0
+    for name, mine in ours.items():
+        expected = theirs[name].to(mine.device).float()
+        whole += float(expected.square().sum())
+        apart += float((mine.detach().float() - expected).square().sum())
     return float((apart / whole) ** 0.5)
+
+
+Outcome = TypeVar("Outcome")
+
+
+def in_memory(family: Family, work: Callable[[], Outcome]) -> Outcome | None:
+    """What `work` returns; None where the card's memory runs out in it. Nothing of it stays on the card then."""
+    try:
+        return work()
+    except torch.OutOfMemoryError as error:
+        print(f"out of memory: {str(error).splitlines()[0]}", file=sys.stderr)
+    # Not in the handler: until it is left, the error holds the frames with their tensors.
+    family.model.zero_grad(set_to_none=True)
+    _empty(family.model.device)
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,10 +207,14 @@ def timed(family: Family, backward: Backward, steps: int) -> Timing:
         seconds.append(_now(device) - started)
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     del optimizer
+    _empty(device)
+    return Timing(seconds=seconds[1:], peak_mib=peak)
+
+
+def _empty(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return Timing(seconds=seconds[1:], peak_mib=peak)
 
 
 def _now(device: torch.device) -> float:

@@ -8,9 +8,10 @@ Random weights, dimensions of the published config, vocabulary 151,936. A step i
 prompt once; the plain one is transformers' own model on a padded batch of G copies of a prompt (logits of completions
 only, log-probs row by row, as TRL computes them). Both work on one prompt at a time and on the same weights.
 
-First loss and gradients of all sides are compared with those of plain sdpa; a side that differs ends the program. Share
-of the card's rate: model FLOPs of the useful tokens (every prompt once, no padding) by seconds and peak rate; "copied"
-counts what the plain step really computes.
+First loss and gradients of all sides are compared with those of plain sdpa, or, where the card has no memory for it, of
+the first side that it has memory for; a side that differs ends the program. A side that runs out of memory is a row
+`out_of_memory`, and the file is written after each side. Share of the card's rate: model FLOPs of the useful tokens
+(every prompt once, no padding) by seconds and peak rate; "copied" counts what the plain step really computes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from typing import Any
 import torch
 import transformers
 from _gpu_flops import Flops, step_flops
-from _gpu_steps import SIDES, Side, Timing, disagreement, gradients, runnable, step_of, timed
+from _gpu_steps import SIDES, Side, Timing, disagreement, gradients, in_memory, kept, runnable, step_of, timed
 from _results import Row, markdown_table, row, write_results
+from torch import Tensor
 
 from vlrft.attention import install
 from vlrft.config import TinyModelConfig
@@ -66,17 +68,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         groups = make_groups(family, args, toy=toy)
         flops = step_flops(family, groups)
         sides = [side for side in SIDES if not said_missing(side, device, precision)]
-        check(sides, family, groups, precision)
+        fitting = check(sides, family, groups, precision)
         for side in sides:
-            timing = timed(family, step_of(side, family, groups, precision), args.steps)
+            timing = measured(side, family, groups, precision, args.steps) if side in fitting else None
             rows += rows_of(side, precision, timing, flops, rate)
             lines.append(line_of(side, precision, timing, flops, rate))
+            if args.json is not None:
+                write_results(args.json, f"gpu on {card(device)}{', toy' if toy else ''}: {describe(args, toy)}", rows)
         del family, groups
     header = ["", "precision", "s per step", "peak MiB", "useful share", "computed share"]
     print(f"{card(device)}, {'toy' if toy else 'Qwen2.5-VL-3B-shaped'} model, {describe(args, toy)}\n")
     print(markdown_table(header, lines))
-    if args.json is not None:
-        write_results(args.json, f"gpu on {card(device)}{', toy' if toy else ''}: {describe(args, toy)}", rows)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -144,22 +146,39 @@ def said_missing(side: Side, device: torch.device, precision: str) -> bool:
     return why is not None
 
 
-def check(sides: Sequence[Side], family: Family, groups: Sequence[Group], precision: str) -> None:
-    """Raises RuntimeError where loss or gradients of a side are not those of plain sdpa, to rounding."""
-    plain = next(side for side in sides if side.attention == "sdpa")
-    loss, expected = gradients(family, step_of(plain, family, groups, precision))
-    for side in sides:
-        if side is plain:
+def check(sides: Sequence[Side], family: Family, groups: Sequence[Group], precision: str) -> list[Side]:
+    """The sides that the card has memory for. Raises RuntimeError where loss or gradients of one are not those of the
+    first of them (plain sdpa, if it fits), to rounding."""
+    found: list[Side] = []
+    expected: tuple[float, dict[str, Tensor]] | None = None
+    for side in sorted(sides, key=lambda side: side.attention != "sdpa"):
+        outcome = in_memory(family, lambda side=side: gradients(family, step_of(side, family, groups, precision)))
+        if outcome is None:
             continue
-        mine, found = gradients(family, step_of(side, family, groups, precision))
-        gap = disagreement(found, expected)
-        print(
-            f"{precision}: {side.name}: loss {mine:.6f} against {loss:.6f}, gradients apart by {gap:.1e}",
-            file=sys.stderr,
-        )
-        if gap > LARGEST_GAP[precision] or abs(mine - loss) > LARGEST_GAP[precision] * max(1.0, abs(loss)):
-            raise RuntimeError(f"{side.name} in {precision} does not compute what plain sdpa does: apart by {gap:.1e}")
+        found.append(side)
+        if expected is None:
+            expected = outcome[0], kept(outcome[1])
+        else:
+            compare(f"{side.name} in {precision}", outcome, f"{found[0].name}", expected, LARGEST_GAP[precision])
     family.model.zero_grad(set_to_none=True)
+    if len(found) == 1 and len(sides) > 1:
+        print(f"{found[0].name} in {precision}: compared with nothing, no other side fits", file=sys.stderr)
+    return found
+
+
+def compare(
+    who: str, ours: tuple[float, dict[str, Tensor]], whose: str, theirs: tuple[float, dict[str, Tensor]], most: float
+) -> None:
+    """Raises RuntimeError where (loss, gradients) are further apart than `most`."""
+    gap = disagreement(ours[1], theirs[1])
+    print(f"{who}: loss {ours[0]:.6f} against {theirs[0]:.6f}, gradients apart by {gap:.1e}", file=sys.stderr)
+    if gap > most or abs(ours[0] - theirs[0]) > most * max(1.0, abs(theirs[0])):
+        raise RuntimeError(f"{who} does not compute what {whose} does: apart by {gap:.1e}")
+
+
+def measured(side: Side, family: Family, groups: Sequence[Group], precision: str, steps: int) -> Timing | None:
+    """None where the card has no memory for weights, gradients, optimiser and activations together."""
+    return in_memory(family, lambda: timed(family, step_of(side, family, groups, precision), steps))
 
 
 def shares(timing: Timing, flops: Flops, side: Side, rate: float | None) -> tuple[float, float] | None:
@@ -170,8 +189,11 @@ def shares(timing: Timing, flops: Flops, side: Side, rate: float | None) -> tupl
     return flops.useful / seconds, (flops.useful if side.shared else flops.copied) / seconds
 
 
-def rows_of(side: Side, precision: str, timing: Timing, flops: Flops, rate: float | None) -> list[Row]:
+def rows_of(side: Side, precision: str, timing: Timing | None, flops: Flops, rate: float | None) -> list[Row]:
+    """timing: None = out of memory."""
     name = f"{side.name}, {precision}"
+    if timing is None:
+        return [row(name, "out_of_memory", [1.0])]
     rows = [row(name, "step_seconds", timing.seconds), row(name, "useful_tflop", [flops.useful / 1e12])]
     if timing.peak_mib is not None:
         rows.append(row(name, "peak_memory_mib", [timing.peak_mib]))
@@ -180,7 +202,9 @@ def rows_of(side: Side, precision: str, timing: Timing, flops: Flops, rate: floa
     return rows
 
 
-def line_of(side: Side, precision: str, timing: Timing, flops: Flops, rate: float | None) -> list[str]:
+def line_of(side: Side, precision: str, timing: Timing | None, flops: Flops, rate: float | None) -> list[str]:
+    if timing is None:
+        return [side.name, precision, "out of memory", "-", "-", "-"]
     known = shares(timing, flops, side, rate)
     peak = "-" if timing.peak_mib is None else f"{timing.peak_mib:.0f}"
     seconds = sorted(timing.seconds)[len(timing.seconds) // 2]

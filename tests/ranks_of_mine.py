@@ -36,6 +36,17 @@ def scripted(family: Any, **settings: Any) -> Any:
     return FakeEngine(family, script)
 
 
+def unmoved(family: Any, **settings: Any) -> Any:
+    """`scripted`, in a process in which from now on no policy may be moved to a device whole."""
+    from vlrft.policy import Policy
+
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a policy was moved before it was cut up")
+
+    Policy.to = refuse  # type: ignore[method-assign]
+    return scripted(family)
+
+
 def loading(family: Any, **settings: Any) -> Any:
     """`scripted`, and at every sync of spread weights rank 0 loads what `WeightFolder` writes into a plain model of
     transformers: its log-probs must be the canary's."""
@@ -96,9 +107,10 @@ def sick(inputs: Any, options: Any) -> Any:
 
 def start(count: int, command: Sequence[str], log: Any) -> list[subprocess.Popen[bytes]]:
     """`command` as each of `count` ranks; one alone is no rank at all."""
-    from vlrft.launch import _free_port
+    from vlrft.ports import free_ports
 
-    about = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    (port,) = free_ports(1)
+    about = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = []
     for rank in range(count):
         own = {**about, "RANK": rank, "LOCAL_RANK": rank} if count > 1 else {}

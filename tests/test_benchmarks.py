@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,28 @@ def test_growth_sweeps_share_the_point_that_both_hold(load: Any) -> None:
     assert set(by_count) & set(by_size) == {"G=8 image=448"}
 
 
+def test_layouts_fit_their_cards_and_the_docs_have_the_table(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts = load("layouts")
+    for layout in layouts.LAYOUTS:
+        parts = layouts.seconds_of(layout)
+        assert 0 < parts["card:training"] < 0.9 * 80 * 2**30, layout
+        assert 0 < parts["card:sampling"] < 0.9 * 80 * 2**30, layout
+    layouts.main()
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert "\n".join(table) in (BENCHMARKS.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+def test_gradients_go_round_at_every_micro_batch_where_they_are_cut_up(load: Any) -> None:
+    layouts = load("layouts")
+    by_method = {layout.learns: layout for layout in layouts.LAYOUTS if layout.train > 1}
+    grown = {
+        name: layouts.collective_bytes(one, 4) - layouts.collective_bytes(one, 3) for name, one in by_method.items()
+    }
+    assert grown["QLoRA"] == 0
+    assert grown["zero2"] == 4 * by_method["zero2"].shape.parameters
+    assert grown["zero3"] == 8 * by_method["zero3"].shape.parameters
+
+
 def run_script(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / name), *options], capture_output=True, text=True, check=False
@@ -215,8 +238,64 @@ def test_gpu_refuses_a_side_that_computes_something_else(load: Any) -> None:
     with pytest.MonkeyPatch.context() as patched:
         whole = steps._packed
         patched.setattr(steps, "_packed", lambda part, groups, family: whole(part, [*groups, *groups], family))
-        with pytest.raises(RuntimeError, match="does not compute what plain sdpa does"):
+        with pytest.raises(RuntimeError, match="does not compute what per sequence, sdpa does"):
             gpu.check(sides, family, groups, "fp32")
+
+
+def test_gpu_goes_on_where_a_side_runs_out_of_memory(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain sdpa while it is checked; then, with it left out, the other side while it is timed."""
+    import torch
+
+    gpu, steps, path = load("gpu"), load("_gpu_steps"), tmp_path / "gpu.json"
+    options = ["--toy", "--cpu", "--prompts", "1", "--steps", "1", "--json", str(path)]
+    plain, ours = "per sequence, sdpa, fp32", "shared prefix, two_part, fp32"
+
+    def full(*args: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def found() -> set[tuple[str, str]]:
+        return {(row["workload"], row["metric"]) for row in json.loads(path.read_text())["rows"]}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "_per_sequence", full)
+        gpu.main(options)
+    assert {(plain, "out_of_memory"), (ours, "step_seconds")} <= found()
+    said = capsys.readouterr()
+    assert "two_part in fp32: compared with nothing, no other side fits" in said.err
+    assert re.search(r"per sequence, sdpa +\| +fp32 \| out of memory", said.out)
+    real = gpu.timed
+    monkeypatch.setattr(
+        gpu, "timed", lambda *args: full() if args[1].__qualname__.startswith("_shared") else real(*args)
+    )
+    gpu.main(options)
+    assert {(ours, "out_of_memory"), (plain, "step_seconds")} <= found()
+
+
+def test_four_ways_compares_the_hf_engine_with_the_trainer(load: Any) -> None:
+    import torch
+
+    from vlrft.config import TinyModelConfig
+    from vlrft.engines.base import Request, SamplingParams
+    from vlrft.engines.hf import HFEngine
+    from vlrft.logprob import HeadOptions
+    from vlrft.policy import Policy
+    from vlrft.testing import make_group, make_prompt
+
+    gpu, side = load("gpu"), load("_four_ways_side")
+    family = gpu.build(TinyModelConfig(hidden_size=32, num_layers=2, vision_layers=2), torch.device("cpu"), "fp32")
+    prompt = make_prompt(family, "one", [(56, 56)])
+    (sampled,) = HFEngine(family).generate([Request(prompt=prompt, seeds=(1, 2))], SamplingParams(max_tokens=5))
+    group = make_group(prompt, [completion.token_ids for completion in sampled])
+    rollouts = [replace(rollout, completion=own) for rollout, own in zip(group.rollouts, sampled, strict=True)]
+    group = replace(group, rollouts=tuple(rollouts))
+    policy = Policy(family, HeadOptions(banned_ids=family.banned_ids))
+    gap = side.sampled_gap(policy, [group])
+    assert gap < 1e-4
+    with torch.no_grad():
+        family.lm_head.weight.mul_(1.1)
+    assert side.sampled_gap(policy, [group]) > 1e-3
 
 
 @pytest.mark.slow

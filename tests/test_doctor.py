@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,6 +20,25 @@ CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints"
 
 def probe(code: str, package: str = "numpy") -> Probe:
     return Probe(name="x", package=package, code=code, costs="the feature", mend="the command")
+
+
+@pytest.mark.parametrize(
+    ("built", "has_card", "state", "mend"),
+    [
+        ("13.0", True, "broken", "install a driver that is new enough for this torch"),
+        ("13.0", False, "missing", "a machine with an NVIDIA GPU and its driver"),
+        (None, True, "missing", "uv pip install -c constraints/cuda.txt torch torchvision"),
+        (None, False, "missing", "a machine with an NVIDIA GPU and its driver, and uv pip install"),
+    ],
+)
+def test_what_helps_where_no_gpu_can_be_used(
+    built: str | None, has_card: bool, state: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_has_card", lambda: has_card)
+    torch = SimpleNamespace(version=SimpleNamespace(cuda=built), cuda=SimpleNamespace(is_available=lambda: False))
+    (found,) = machine._cuda(torch)
+    assert found.state == state
+    assert found.mend.startswith(mend)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])

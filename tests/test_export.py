@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,7 +294,7 @@ def test_a_run_with_adapters(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_trained_adapters(scenes: Path, tmp_path: Path) -> None:
-    """The whole model, from the finished run and from a checkpoint, which holds the adapters alone."""
+    """The whole model and the adapter, from the finished run and from a checkpoint, which holds the adapters alone."""
     pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
     recipe = tiny_recipe(
         scenes, tmp_path / "run", train={"steps": 2, "save_steps": 1}, parallel={"cpu": True, "num_threads": 1}
@@ -301,7 +303,44 @@ def test_a_run_that_trained_adapters(scenes: Path, tmp_path: Path) -> None:
     vlrft.train(recipe)
     last = max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     merged = export_run(tmp_path / "run", tmp_path / "merged", merge=True, with_vllm=False)
-    saved = export_run(tmp_path / "run", tmp_path / "saved", checkpoint=last, with_vllm=False)
+    saved = export_run(tmp_path / "run", tmp_path / "saved", merge=True, checkpoint=last, with_vllm=False)
     for done in (merged, saved):
         assert done.checks[1].startswith("plain transformers: greedy answers to 2 held-out rows: the same tokens in 2")
     assert (merged.path / "model.safetensors").read_bytes() == (saved.path / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "run" / "summary.json").unlink()
+    alone = export_run(tmp_path / "run", tmp_path / "alone", with_vllm=False)
+    assert alone.checks[0].startswith("peft over the base model: greedy answers to 2 held-out rows: the same tokens")
+    assert not (alone.path / "model.safetensors").exists()
+    name = "adapter_model.safetensors"
+    assert (alone.path / name).read_bytes() == (tmp_path / "run" / "adapter" / name).read_bytes()
+
+
+def coarsen(model: Any, names: list[str]) -> None:
+    """In the place of bitsandbytes' 4 bits: weights in steps of 1/64, in plain layers of their own."""
+    for name in names:
+        linear = copy.deepcopy(model.get_submodule(name))
+        linear.weight.data = (linear.weight.data * 64).round() / 64
+        model.set_submodule(name, linear)
+
+
+def test_an_adapter_on_four_bits_is_compared_over_them(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
+    monkeypatch.setattr("vlrft.adapters._quantise", coarsen)
+    monkeypatch.setattr("vlrft.setup.find_spec", lambda name: object())
+    made = tiny_recipe(scenes, tmp_path / "run", train={"steps": 1}, parallel={"cpu": True, "num_threads": 1})
+    made["model"]["adapter"] = {"r": 4, "kind": "qlora"}
+    vlrft.train(made)
+    done = export_run(tmp_path / "run", tmp_path / "adapter", with_vllm=False)
+    assert done.checks[0].startswith(
+        "peft over the base model: greedy answers to 2 held-out rows: the same tokens in 2"
+    )
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ExportError, match=r"pip install bitsandbytes, or export the whole model with --merge"):
+        export_run(tmp_path / "run", tmp_path / "again", with_vllm=False)
+    monkeypatch.setattr("vlrft.export.adapter.round_to_four_bits", lambda model, names: None)
+    with pytest.raises(ExportError, match="peft over the base model does not answer like the run's own model"):
+        export_run(tmp_path / "run", tmp_path / "unlike", with_vllm=False)

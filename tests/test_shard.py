@@ -103,8 +103,8 @@ def one(place: Path) -> Path:
 def test_two_ranks_train_what_one_process_trains(one: Path, place: Path) -> None:
     changes = {
         "zero2": {"parallel": {"strategy": "zero2"}},
-        "zero3": {"parallel": ZERO3},
-        "fsdp2": {"parallel": {"strategy": "fsdp2"}},
+        "zero3": {"parallel": ZERO3, "engine": {"name": f"{HERE}:unmoved"}},
+        "fsdp2": {"parallel": {"strategy": "fsdp2"}, "engine": {"name": f"{HERE}:unmoved"}},
     }
     run_on(2, runs(place, **changes), place)
     before = {name for name, weight in weights(one).items() if weight.isfinite().all()}
@@ -219,6 +219,27 @@ def test_engines_get_whole_weights_and_the_canary_sees_them(place: Path, monkeyp
         ({"parallel": {"strategy": "fsdp2"}, "engine": {"name": "hf"}}, "hf samples from weights .*=vllm_server"),
         ({"parallel": {"strategy": "zero2", "offload": "all"}}, "offload=all needs .*zero3 or fsdp2"),
         ({"parallel": {"strategy": "zero3"}, "model": {"dtype": "bfloat16"}}, "needs model.dtype=float32"),
+        (
+            {"parallel": {"strategy": "zero3"}, "model": {"adapter": {"r": 2}}},
+            "adapter does not go with .*zero2 or ddp",
+        ),
+        (
+            {"parallel": {"strategy": "fsdp2"}, "model": {"adapter": {"r": 2}}},
+            "adapter does not go with .*zero2 or ddp",
+        ),
+        ({"parallel": {"strategy": "zero2"}, "train": {"optimizer": "adamw_8bit"}}, "strategy=ddp only.* use adamw"),
+        ({"parallel": {"strategy": "fsdp2"}, "train": {"optimizer": "paged_adamw"}}, "strategy=ddp only.* use adamw"),
+        ({"parallel": {"offload": "optimizer"}, "train": {"optimizer": "paged_adamw_8bit"}}, "set .*offload=none"),
+        ({"parallel": {"deepspeed": {"steps_per_print": 1}}}, "ddp does not read it: set parallel.deepspeed=null"),
+        ({"parallel": {"strategy": "fsdp2", "deepspeed": {"fp16": {}}}}, "fsdp2 does not read it"),
+        (
+            {"parallel": {"strategy": "zero2", "deepspeed": {"zero_optimization": {"stage": 3}}}},
+            "deepspeed cannot set zero_optimization.stage, .*set parallel.strategy",
+        ),
+        (
+            {"parallel": {"strategy": "zero2", "deepspeed": {"gradient_accumulation_steps": 2}}},
+            "deepspeed cannot set gradient_accumulation_steps, .*micro_batch_tokens",
+        ),
     ],
 )
 def test_what_a_strategy_cannot_do_is_refused(blocks: dict[str, Any], said: str, place: Path) -> None:

@@ -89,7 +89,7 @@ def test_another_strategy_goes_on_with_it(whole: dict[str, Path], place: Path) -
     asked = []
     for before, after in changes:
         run = cut(whole[before], place / f"{before}-to-{after}")
-        asked.append({"resume": str(run), "overrides": [f"parallel.strategy={after}"]})
+        asked.append({"resume": str(run), "overrides": [f"parallel.strategy={after}", "parallel.deepspeed=null"]})
     run_on(2, asked, place)
     for before, after in changes:
         assert_alike(place / f"{before}-to-{after}", whole[before])

@@ -209,6 +209,19 @@ def _quantise(model: nn.Module, names: list[str]) -> None:
         model.set_submodule(name, small.to(linear.weight.device))
 
 
+def round_to_four_bits(model: nn.Module, names: list[str]) -> None:
+    """Give these linear layers the values that they have in 4 bits, as plain layers. Raises UserError without
+    bitsandbytes."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in names}
+    _quantise(model, names)
+    for name, layer in layers.items():
+        weight: Tensor = dequantize_module_weight(model.get_submodule(name))
+        layer.weight = nn.Parameter(weight.detach().to(layer.weight.dtype), requires_grad=False)
+        model.set_submodule(name, layer)
+
+
 @contextmanager
 def _known_as_quantised(model: Any, quantised: bool) -> Iterator[None]:
     """peft asks the model itself whether it holds 4-bit layers; transformers then refuses to save it, so only here."""

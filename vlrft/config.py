@@ -263,8 +263,11 @@ class ParallelConfig(Block):
     offload: Literal["none", "optimizer", "all"] = "none"
     """`optimizer`: optimiser states on the host, where zero* also updates them; under ddp and fsdp2 they are there
     during rollouts only. `all`: the weights too (zero3, fsdp2)."""
-    deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Laid over the DeepSpeed configuration that zero* makes: `{zero_optimization: {overlap_comm: true}}`."""
+    deepspeed: Annotated[dict[str, Any], BeforeValidator(lambda given: {} if given is None else given)] = Field(
+        default_factory=dict
+    )
+    """Laid over the DeepSpeed configuration that zero* makes: `{zero_optimization: {overlap_comm: true}}`; null = none.
+    What other keys of a recipe say (ZeRO's stage, batch sizes, clipping, precision, optimiser) is refused in it."""
     mixed_precision: Literal["no", "bf16"] = "no"
     cpu: bool = False
     """Stay on the CPU where a GPU is at hand."""

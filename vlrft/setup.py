@@ -39,6 +39,8 @@ from vlrft.rewards.judge import Judge
 from vlrft.rollout import complaints_about, evaluation_judge, training_judge
 from vlrft.selection import describe, select
 from vlrft.shard import SPREADS, build_strategy
+from vlrft.shard.base import HOST_TOO
+from vlrft.shard.deepspeed_keys import owned_key
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState
 from vlrft.types import Sample
@@ -187,12 +189,16 @@ def check_attention(config: Config) -> None:
 def check_learning(config: Config) -> None:
     """Refuse adapters and optimisers that this machine or the engine cannot take: for training only, since what was
     trained elsewhere may be evaluated here. Raises UserError."""
-    check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
+    if config.train.optimizer.startswith("paged") and config.parallel.offload != "none":
+        raise ConfigError(
+            f"train.optimizer={config.train.optimizer} pages its states to the host itself: set parallel.offload=none"
+        )
     if config.train.optimizer != "adamw" and config.parallel.strategy != "ddp":
         raise ConfigError(
             f"train.optimizer={config.train.optimizer} goes with parallel.strategy=ddp only, whose optimiser is whole; "
             f"use adamw with {config.parallel.strategy}"
         )
+    check_optimizer(config.train, on_cuda=torch.cuda.is_available() and not config.parallel.cpu)
     adapter, sync = config.model.adapter, config.engine.kwargs.get("adapter_sync")
     if sync == "hot" and (obstacle := hot_load_obstacle(adapter)) is not None:
         raise ConfigError(f"engine.kwargs.adapter_sync=hot: {obstacle}; set it to merged, or leave it at auto")
@@ -215,6 +221,13 @@ def check_parallel(config: Config) -> None:
         raise ConfigError(
             f"parallel.strategy={parallel.strategy} needs DeepSpeed: pip install 'vlrft[deepspeed]', or use fsdp2"
         )
+    if parallel.deepspeed and not by_deepspeed:
+        raise ConfigError(
+            f"parallel.deepspeed is of zero1, zero2 and zero3, and parallel.strategy={parallel.strategy} does not read "
+            "it: set parallel.deepspeed=null, or parallel.strategy=zero2"
+        )
+    if (found := owned_key(parallel.deepspeed)) is not None:
+        raise ConfigError(f"parallel.deepspeed cannot set {found[0]}, which vlrft sets: {found[1]}")
     if spread and config.engine.name == "hf":
         raise ConfigError(
             f"engine.name=hf samples from weights that no rank has under parallel.strategy={parallel.strategy}: set "
@@ -241,7 +254,12 @@ def start_world(config: Config) -> World:
     if config.parallel.cpu or not torch.cuda.is_available():
         # accelerate imports DeepSpeed where it is installed, which else looks for a device and warns.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    PartialState(cpu=config.parallel.cpu)
+    on_host = config.parallel.strategy == "fsdp2" and config.parallel.offload == "all"
+    if on_host and "LOCAL_RANK" in os.environ and torch.cuda.is_available() and not config.parallel.cpu:
+        # FSDP2 then has parts on the host, whose norm and whole tensors go over the ranks too.
+        PartialState(backend=HOST_TOO)
+    else:
+        PartialState(cpu=config.parallel.cpu)
     return World.current()
 
 

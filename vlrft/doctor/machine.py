@@ -137,12 +137,11 @@ def examine_accelerator() -> Iterator[Finding]:
 def _cuda(torch: Any) -> Iterator[Finding]:
     built = torch.version.cuda
     if not torch.cuda.is_available():
-        has_card = Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists()
+        has_card = _has_card()
         yield Finding(
             group="accelerator", name="GPU", state="broken" if has_card and built else "missing",
             found=_why_no_cuda(built, has_card), costs="speed; everything runs on the CPU, tiny models in minutes",
-            mend="install a driver that is new enough for this torch" if built else
-            "a machine with an NVIDIA GPU, and uv pip install -c constraints/cuda.txt",
+            mend=_mend_no_cuda(built, has_card),
         )  # fmt: skip
         return
     for index in range(torch.cuda.device_count()):
@@ -156,10 +155,22 @@ def _cuda(torch: Any) -> Iterator[Finding]:
     yield _nccl(torch)
 
 
+def _has_card() -> bool:
+    return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists()
+
+
 def _why_no_cuda(built: str | None, has_card: bool) -> str:
     if built is None:
         return "a GPU is there, but this torch is built for the CPU" if has_card else "none; torch is built for the CPU"
     return f"a GPU is there, but torch (CUDA {built}) cannot use it" if has_card else f"none; torch has CUDA {built}"
+
+
+def _mend_no_cuda(built: str | None, has_card: bool) -> str:
+    if has_card and built is not None:
+        return "install a driver that is new enough for this torch"
+    needed = [] if has_card else ["a machine with an NVIDIA GPU and its driver"]
+    needed += [] if built is not None else ["uv pip install -c constraints/cuda.txt torch torchvision"]
+    return ", and ".join(needed)
 
 
 def _nccl(torch: Any) -> Finding:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vlrft.export.adapter import copy_adapter, load_with_adapter
+from vlrft.export.adapter import load_with_adapter
 from vlrft.export.answers import Answer, Question, differences, run_answers
 from vlrft.export.push import check_token, push
 from vlrft.export.questions import find_questions
@@ -103,10 +103,12 @@ def _export_model(source: Source, folder: Path, dtype: str | None, *, with_vllm:
 
 def _export_adapter(source: Source, folder: Path) -> list[str]:
     assert source.adapter is not None
-    copy_adapter(source.adapter, source.family, folder)
+    source.adapter(folder)
+    source.family.keep_limits()
+    source.family.processor.save_pretrained(folder)
     questions = find_questions(source.config, source.family)
     own = run_answers(source.family, questions)
-    plain = load_with_adapter(source.config, folder)
+    plain = load_with_adapter(source.config, source.family, folder)
     theirs = plain_answers(plain, source.family, questions, own)
     said = _compared("peft over the base model", questions, own, theirs, source.family.model.dtype)
     return [said, "vLLM: not compared: this is an adapter; --merge exports the whole model"]

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vlrft.adapters import linear_names, round_to_four_bits
 from vlrft.config import Config
 from vlrft.export.source import ExportError
+from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.models.tiny import build_tiny
 
 
-def copy_adapter(adapter: Path, family: Family, folder: Path) -> None:
-    """adapter_config.json, which names the base model, adapter_model.safetensors, and the run's processor."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ExportError(f"{adapter / name} is missing: export the whole model with --merge")
-        shutil.copy2(adapter / name, folder / name)
-    family.keep_limits()
-    family.processor.save_pretrained(folder)
+def load_with_adapter(config: Config, family: Family, folder: Path) -> tuple[Any, Any]:
+    """The base model as the run trained on it, under peft with the exported adapter, and the exported processor.
 
-
-def load_with_adapter(config: Config, folder: Path) -> tuple[Any, Any]:
-    """The base model as the run began with it, under peft with the exported adapter, and the exported processor."""
+    family: the merged model, which says what layer belongs to what part. Of a run with `kind: qlora` the base has the
+    values of its 4 bits, since the adapter has learned what belongs to those.
+    """
     try:
         from peft import PeftModel
     except ImportError as error:
@@ -41,4 +36,11 @@ def load_with_adapter(config: Config, folder: Path) -> tuple[Any, Any]:
         name = config.model.model_name_or_path
         assert name is not None, "the config has exactly one of tiny and model_name_or_path"
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype)
-    return PeftModel.from_pretrained(model.to(dtype), str(folder)).eval(), AutoProcessor.from_pretrained(folder)
+    model = model.to(dtype)
+    adapter = config.model.adapter
+    if adapter is not None and adapter.kind == "qlora":
+        try:
+            round_to_four_bits(model, linear_names(model, family.part_of, adapter.parts))
+        except UserError as error:
+            raise ExportError(f"{error}, or export the whole model with --merge") from error
+    return PeftModel.from_pretrained(model, str(folder)).eval(), AutoProcessor.from_pretrained(folder)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vlrft import checkpoint as checkpoints
-from vlrft.adapters import has_adapters, plain_state_dict
+from vlrft.adapters import has_adapters, plain_state_dict, save_adapter
 from vlrft.compose import compose, stage_configs
 from vlrft.config import Config
 from vlrft.log import UserError
@@ -31,8 +34,8 @@ class Source:
     """Of the last stage."""
     what: str
     """In words."""
-    adapter: Path | None = None
-    """Folder in peft's form, of a finished run with adapters."""
+    adapter: Callable[[Path], None] | None = None
+    """Of a run with adapters: writes them to a folder in peft's form."""
 
 
 def open_source(run: Path, *, checkpoint: str | None) -> Source:
@@ -50,23 +53,31 @@ def open_source(run: Path, *, checkpoint: str | None) -> Source:
             family=load_family(config.model.trained_at(run / "model"), config.data),
             config=config,
             what=f"the trained model of {run}",
-            adapter=adapter if adapter.is_dir() else None,
+            adapter=partial(_copy_adapter, adapter) if adapter.is_dir() else None,
         )
     path = _checkpoint(run, checkpoint)
     if checkpoint is None:
         logger.warning("%s is not finished: this is its newest checkpoint, %s", run, path.name)
-    return Source(family=_of_checkpoint(path, config), config=config, what=f"checkpoint {path.name} of {run}")
+    return _of_checkpoint(path, config, what=f"checkpoint {path.name} of {run}")
 
 
-def _of_checkpoint(path: Path, config: Config) -> Family:
+def _of_checkpoint(path: Path, config: Config, *, what: str) -> Source:
     """The model with a checkpoint's weights, adapters merged."""
     family = load_family(config.model, config.data)
     checkpoints.load(path).load_weights(family.model)
     if not has_adapters(family.model):
-        return family
+        return Source(family=family, config=config, what=what)
     plain = load_family(config.model.model_copy(update={"adapter": None}), config.data)
     plain.model.load_state_dict(plain_state_dict(family.model))
-    return plain
+    return Source(family=plain, config=config, what=what, adapter=partial(save_adapter, family.model))
+
+
+def _copy_adapter(adapter: Path, folder: Path) -> None:
+    """adapter_config.json, which names the base model, and adapter_model.safetensors."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise ExportError(f"{adapter / name} is missing: export the whole model with --merge")
+        shutil.copy2(adapter / name, folder / name)
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:

@@ -28,6 +28,8 @@ ADAM = ("exp_avg", "exp_avg_sq")
 """Optimiser states that have a parameter's shape."""
 States = Mapping[str, Tensor]
 """`weight`, and where the optimiser has a state `exp_avg`, `exp_avg_sq` (its shape) and `step` (a number)."""
+HOST_TOO = "cuda:nccl,cpu:gloo"
+"""Backends of a process group whose messages are tensors on the GPU or on the host."""
 MakeOptimizer = Callable[[Policy], torch.optim.Optimizer]
 
 
@@ -97,12 +99,33 @@ def other_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in of_state}
 
 
+def shapes_of(model: nn.Module) -> dict[str, torch.Size]:
+    """Of the parameters, by name."""
+    return {name: parameter.shape for name, parameter in parameters_once(model).items()}
+
+
+def whole(name: str, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> Tensor:
+    """`tensor`; raises RuntimeError where it is not of the shape that the parameter came in with."""
+    if tensor.shape != shapes[name]:
+        raise RuntimeError(
+            f"{name} came in with the shape {tuple(shapes[name])} and is {tuple(tensor.shape)} now: the strategy did "
+            "not give it back whole, so nothing is saved; look at parallel.deepspeed"
+        )
+    return tensor
+
+
 def entries_of(
-    model: nn.Module, full: Callable[[nn.Parameter], Tensor], states_of: Callable[[nn.Parameter], States]
+    model: nn.Module,
+    full: Callable[[nn.Parameter], Tensor],
+    states_of: Callable[[nn.Parameter], States],
+    shapes: Mapping[str, torch.Size],
 ) -> Iterator[tuple[str, States]]:
-    """`Strategy.entries` from a parameter's whole weight and its whole optimiser states ({} for none)."""
+    """`Strategy.entries` from a parameter's whole weight and its whole optimiser states ({} for none).
+
+    shapes: `shapes_of` the model as it came in; RuntimeError for a weight of another one.
+    """
     for name, parameter in parameters_once(model).items():
-        yield name, {WEIGHT: full(parameter).detach(), **states_of(parameter)}
+        yield name, {WEIGHT: whole(name, full(parameter), shapes).detach(), **states_of(parameter)}
     yield from ((name, {WEIGHT: buffer.detach()}) for name, buffer in other_tensors(model).items())
 
 
@@ -119,7 +142,8 @@ def on_host(optimizer: Any, device: torch.device) -> Iterator[None]:
 def _move_states(optimizer: Any, device: torch.device) -> None:
     for state in optimizer.state.values():
         for key, value in state.items():
-            state[key] = value.to(device)
+            if isinstance(value, Tensor):  # bitsandbytes counts steps in a plain number
+                state[key] = value.to(device)
 
 
 def put_parameters(model: nn.Module, full: Mapping[str, Tensor]) -> None:
@@ -139,5 +163,5 @@ def need_process_group(device: torch.device) -> None:
     # FSDP2 and DeepSpeed call what PyTorch 2.13 is renaming; it says so at every call.
     warnings.filterwarnings("ignore", message=r".*torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = HOST_TOO if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]

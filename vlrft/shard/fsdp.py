@@ -22,6 +22,7 @@ from vlrft.shard.base import (
     need_process_group,
     on_host,
     parameters_once,
+    shapes_of,
 )
 from vlrft.shard.spread import Spread, move_into_twin
 
@@ -66,8 +67,7 @@ class Fsdp(Spread):
             "mp_policy": MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None),
             "offload_policy": CPUOffloadPolicy() if self.on_host else OffloadPolicy(),
         }
-        if not self.on_host:
-            policy.to(device)
+        # Each call moves what it cuts up to the device, so that no GPU holds more than its parts and one block.
         for block in blocks(policy.model):
             fully_shard(block, **settings)
         fully_shard(policy, **settings)
@@ -93,7 +93,7 @@ class Fsdp(Spread):
         return _whole(parameter.detach())
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        return entries_of(self.policy.model, self.full, self._states)
+        return entries_of(self.policy.model, self.full, self._states, shapes_of(self.plain.model))
 
     def _states(self, parameter: Tensor) -> States:
         return {key: _whole(value) for key, value in self.optimizer.state.get(parameter, {}).items()}
@@ -108,9 +108,10 @@ class Fsdp(Spread):
                 state: dict[str, Tensor] = {"step": found["step"].to(parameter.device)}
                 for key in ADAM:
                     # All ranks have read the whole: each keeps its part.
-                    state[key] = distribute_tensor(
+                    part = distribute_tensor(
                         found[key].to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
                     )
+                    state[key] = part.to(parameter.device)  # which is the host under parallel.offload=all
                 self.optimizer.state[parameter] = state
 
     def resting(self) -> AbstractContextManager[None]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlrft.policy import Policy
-from vlrft.shard.base import ADAM, MakeOptimizer, States, entries_of, on_host, parameters_once
+from vlrft.shard.base import ADAM, MakeOptimizer, States, entries_of, on_host, parameters_once, shapes_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,7 +72,7 @@ class Replicated:
             weight.grad = gradient.zero_()
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        return entries_of(self.policy.model, lambda parameter: parameter, self._states)
+        return entries_of(self.policy.model, lambda parameter: parameter, self._states, shapes_of(self.policy.model))
 
     def _states(self, parameter: Tensor) -> States:
         states = {key: torch.as_tensor(value) for key, value in self.optimizer.state.get(parameter, {}).items()}

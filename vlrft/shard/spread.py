@@ -14,7 +14,7 @@ from vlrft.layout import layout_of
 from vlrft.level import filler
 from vlrft.models.base import positions_with
 from vlrft.policy import Policy
-from vlrft.shard.base import States, other_tensors, parameters_once, put_parameters
+from vlrft.shard.base import States, other_tensors, parameters_once, put_parameters, shapes_of, whole
 from vlrft.types import Prompt
 
 
@@ -79,9 +79,11 @@ class Spread:
     def give_back(self) -> None:
         """Whole weights, on the host, into the plain model."""
         full = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors()}
-        buffers = dict(self.plain.model.named_buffers())
+        buffers, shapes = dict(self.plain.model.named_buffers()), shapes_of(self.plain.model)
         for name in other_tensors(self.policy.model):
             buffers[name].copy_(full.pop(name))
+        for name, tensor in full.items():
+            whole(name, tensor, shapes)
         put_parameters(self.plain.model, full)
         self.plain.family.spread = None
 

@@ -24,6 +24,8 @@ from vlrft.shard.base import (
     need_process_group,
     parameters_once,
     put_parameters,
+    shapes_of,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -52,8 +54,8 @@ class Zero:
         """Whether every loss of this step so far was."""
 
     def start(self, policy: Policy, make_optimizer: MakeOptimizer) -> None:
-        self.policy = policy
-        self.wrapped = _initialize(policy, make_optimizer(policy), self._config(), self.accelerator.device)
+        self.policy, self.shapes = policy, shapes_of(policy.model)
+        self.wrapped = initialize(policy, make_optimizer(policy), self._config(), self.accelerator.device)
         self.optimizer = self.wrapped.optimizer
 
     def _config(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class Zero:
         """`step` has, whether it was taken or not."""
 
     def entries(self) -> Iterator[tuple[str, States]]:
-        return entries_of(self.policy.model, lambda parameter: parameter, self._states)
+        return entries_of(self.policy.model, lambda parameter: parameter, self._states, self.shapes)
 
     def _states(self, parameter: Tensor) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -149,16 +151,23 @@ class Zero:
         return nullcontext()
 
     def release(self) -> None:
-        full = {n: p.detach().clone() for n, p in parameters_once(self.policy.model).items()}
+        parameters = parameters_once(self.policy.model)
+        full = {n: whole(n, p.detach(), self.shapes).clone() for n, p in parameters.items()}
         self.wrapped.destroy()
         self.accelerator.free_memory()
         put_parameters(self.policy.model, full)
 
 
-def _initialize(
+def initialize(
     module: Policy, optimizer: torch.optim.Optimizer | None, config: dict[str, Any], device: torch.device
 ) -> Any:
     """DeepSpeed's engine over `module`; without an optimiser one that only answers."""
+    engine, *_ = get_ready(device).initialize(model=module, optimizer=optimizer, config=config)
+    return engine
+
+
+def get_ready(device: torch.device) -> Any:
+    """DeepSpeed, imported, with a process group."""
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     need_process_group(device)
     import deepspeed
@@ -167,8 +176,7 @@ def _initialize(
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed reads it in every step. accelerate, which takes a process for one of several by it, has looked already.
     os.environ.setdefault("LOCAL_RANK", "0")
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    return engine
+    return deepspeed
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

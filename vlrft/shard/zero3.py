@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vlrft.policy import Policy
-from vlrft.shard.base import MakeOptimizer, States, entries_of
+from vlrft.shard.base import MakeOptimizer, States, entries_of, shapes_of
 from vlrft.shard.spread import Spread, move_into_twin
-from vlrft.shard.zero import Zero, _initialize
+from vlrft.shard.zero import Zero, get_ready, initialize
 
 
 class Zero3(Spread, Zero):
@@ -19,18 +19,28 @@ class Zero3(Spread, Zero):
 
     def start(self, policy: Policy, make_optimizer: MakeOptimizer) -> None:
         twin = self.take(policy)
+        self._cut(twin, self._config())
         super().start(twin, make_optimizer)
         _use_in_head(twin)
 
     def hold(self, reference: Policy) -> Any:
         twin = move_into_twin(reference)
         config = {key: value for key, value in self._config().items() if key != "gradient_clipping"}
-        engine = _initialize(twin, None, config, self.accelerator.device)
+        self._cut(twin, config)
+        engine = initialize(twin, None, config, self.accelerator.device)
         _use_in_head(twin)
         return engine
 
+    def _cut(self, policy: Policy, config: dict[str, Any]) -> None:
+        """Bring a policy to the device in parts, parameter by parameter: DeepSpeed's engine would move it whole."""
+        device = self.accelerator.device
+        get_ready(device).zero.Init(module=policy, config_dict_or_path=config, dtype=torch.float32)
+        for module in policy.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = buffer.to(device) if buffer is not None else None
+
     def entries(self) -> Iterator[tuple[str, States]]:
-        return entries_of(self.policy.model, self.full, self._states)
+        return entries_of(self.policy.model, self.full, self._states, shapes_of(self.plain.model))
 
     def full(self, parameter: nn.Parameter) -> Tensor:
         import deepspeed
