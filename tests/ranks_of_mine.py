@@ -96,9 +96,14 @@ def sick(inputs: Any, options: Any) -> Any:
 
 def start(count: int, command: Sequence[str], log: Any) -> list[subprocess.Popen[bytes]]:
     """`command` as each of `count` ranks; one alone is no rank at all."""
-    from vlrft.launch import _free_port
+    from vlrft.ports import free_ports
 
-    about = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    about = {
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_ports(1)[0],
+    }
     ranks = []
     for rank in range(count):
         own = {**about, "RANK": rank, "LOCAL_RANK": rank} if count > 1 else {}

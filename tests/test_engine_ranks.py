@@ -15,8 +15,8 @@ from vllm_scenes import tiny_family
 
 from vlrft.dist import World
 from vlrft.engines.vllm_ranks import first_on_this_machine
-from vlrft.launch import _free_port
 from vlrft.log import UserError
+from vlrft.ports import free_ports
 from vlrft.testing import tiny_recipe
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
@@ -62,7 +62,12 @@ def test_each_rank_has_an_engine_that_is_pushed_and_checked(tmp_path: Path, sync
     script = tmp_path / "rank.py"
     script.write_text(RANK.replace("{settings}", repr(SETTINGS)), encoding="utf-8")
     command = [sys.executable, str(script), str(Path(__file__).parent), sync]
-    about = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1"}
+    about = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_ports(1)[0]),
+        "OMP_NUM_THREADS": "1",
+    }
     ranks = [
         subprocess.Popen(
             command,
