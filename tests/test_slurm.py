@@ -80,7 +80,7 @@ def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
 
 
 def test_a_launcher_per_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`srun --ntasks-per-node=1 vlrft train RECIPE --nproc 8`: nodes, this one's number and the first come from SLURM."""
+    """`srun --ntasks-per-node=1 vlrft train RECIPE --nproc 8`: SLURM knows the nodes, and which one this is."""
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in PER_NODE.items():

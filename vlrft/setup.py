@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 from vlrft.adapters import hot_load_obstacle
 from vlrft.checkpoint import Saved
 from vlrft.compose import Composed, ConfigError, Stage
-from vlrft.config import Config, ModelConfig
+from vlrft.config import Config, ModelConfig, TimeLimitsConfig
 from vlrft.data.mixture import sampler_settings
 from vlrft.data.problems import Skipped
 from vlrft.data.samplers import SAMPLERS
@@ -246,8 +246,9 @@ def start_world(config: Config) -> World:
         # accelerate imports DeepSpeed where it is installed, which else looks for a device and warns.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     PartialState(cpu=config.parallel.cpu)
-    # Until a watchdog looks on: ranks wait for the one that loads or starts slowly.
-    wait_in_collectives(beyond(config.train.time_limits))
+    # Until a watchdog looks on, ranks wait for the one that loads or starts its engine slowly.
+    longest = beyond(config.train.time_limits)
+    wait_in_collectives(longest and max(longest, beyond(TimeLimitsConfig())))
     return World.current()
 
 
