@@ -147,6 +147,8 @@ class Watchdog:
         path = self.run_dir / f"hang-rank{self.world.rank}.txt"
         try:
             said = f"{self._report(found)}\nstacks of all threads: {path}\n{self.hint}\n"
+            # The timer was for the phases; it must not cut short what follows.
+            faulthandler.dump_traceback_later(6 * _PATIENCE, exit=True, file=_STDERR)
             _say(said)
             self._keep_stacks(path, said)
             if is_cause:
@@ -177,7 +179,7 @@ class Watchdog:
 
     def _wait_for_others(self) -> None:
         until = time.monotonic() + _PATIENCE + self.tick
-        expected = [self.run_dir / f"hang-rank{rank}.txt" for rank in range(self.world.size)]
+        expected = [self.run_dir / f"hang-rank{rank}.txt" for rank in range(self.world.size) if rank != self.world.rank]
         while not all(os.path.exists(path) for path in expected) and time.monotonic() < until:
             time.sleep(0.05)
         # The last of them may still be writing.
