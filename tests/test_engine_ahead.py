@@ -99,7 +99,7 @@ def test_one_rank_and_two_learn_alike_from_rollouts_ahead(tmp_path: Path) -> Non
     engine = {"name": "vllm_server", "max_staleness": 1, "kwargs": SETTINGS}
     training = {"prompts_per_step": 3, "steps": 3}
     one, two = compared(tmp_path, model=MODEL, engine=engine, train=training, eval={"every": 2, "limit": 1})
-    assert_alike(one, two)
+    assert_alike(one, two, tolerance=1e-3)
     assert versions(two) == [{0}, {0}, {1}]
     lines = [line for path in (two / "rollouts").iterdir() for line in path.read_text().splitlines()]
     assert len([json.loads(line) for line in lines]) >= 9

@@ -85,7 +85,7 @@ def test_one_rank_and_two_train_alike(tmp_path: Path) -> None:
     engine = {"name": "vllm", "kwargs": SETTINGS}
     training = {"prompts_per_step": 3, "steps": 3}
     one, two = compared(tmp_path, model=MODEL, engine=engine, train=training, eval={"every": 2, "limit": 1})
-    assert_alike(one, two)
+    assert_alike(one, two, tolerance=1e-3)
     assert versions(two) == [{0}, {1}, {2}]
 
 

@@ -209,7 +209,7 @@ def test_one_rank_and_two_train_alike(tmp_path: Path) -> None:
     model = {"tiny": {"hidden_size": 128, "intermediate_size": 256}}
     training = {"prompts_per_step": 3, "steps": 3}
     one, two = compared(tmp_path, model=model, engine=engine, train=training, eval={"every": 2, "limit": 1})
-    assert_alike(one, two)
+    assert_alike(one, two, tolerance=1e-3)
     for step in (1, 2, 3):
         lines = rollout_file(two, "grpo", step).read_text(encoding="utf-8").splitlines()
         assert len(lines) == 3

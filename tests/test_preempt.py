@@ -20,6 +20,7 @@ from test_resume import assert_same_run, blocks, files, rows
 import vlrft
 from vlrft import checkpoint
 from vlrft.dist import World
+from vlrft.launch import run_ranks
 from vlrft.preempt import StopAsked, StopSignals
 from vlrft.runfolder import RunPreempted
 from vlrft.testing import tiny_recipe
@@ -172,6 +173,31 @@ def test_a_second_sigterm_ends_at_once(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_sigusr1_after_a_sigterm_is_one_more_warning() -> None:
+    with StopSignals() as stops:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stops.received == "SIGUSR1"
+
+
+def test_ranks_get_the_signal_that_came_while_they_were_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Sent to the launcher between the first rank and the second."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: Any) -> subprocess.Popen[bytes]:
+        if started:
+            os.kill(os.getpid(), signal.SIGTERM)
+        started.append(subprocess.Popen(["sleep", "30"]))
+        return started[-1]
+
+    monkeypatch.setattr("vlrft.launch._start", start)
+    assert run_ranks(["train"], 2, grace=5.0) == 143
+    assert [rank.returncode for rank in started] == [-signal.SIGTERM] * 2
 
 
 def test_a_forked_child_dies_of_its_sigterm() -> None:

@@ -113,16 +113,31 @@ def test_two_ranks_train_what_one_process_trains(one: Path, place: Path) -> None
         assert_alike(place / name, one)
 
 
+TEXT_ALONE = {"prompts_per_step": 1, "steps": 4, "weight_decay": 0.01}
+"""One prompt per step: a text, an image, a video, a text."""
+
+
 @pytest.mark.slow
 def test_steps_of_text_alone_leave_no_gradient_of_the_step_before(place: Path) -> None:
-    """One prompt per step: a text, an image, a video, a text. Against ddp on as many ranks, in which the tower's
-    gradient is zero then, and not missing."""
-    steps = {"prompts_per_step": 1, "steps": 4}
-    strategies = {"ddp": {}, "zero2": {"strategy": "zero2"}, "zero3": ZERO3, "fsdp2": {"strategy": "fsdp2"}}
-    changes = {f"{name}-text": {"parallel": parallel, "train": steps} for name, parallel in strategies.items()}
+    """zero* and fsdp2 give the tower a gradient of zero then, on however many ranks."""
+    changes: dict[str, dict[str, Any]] = {
+        "zero2-text": {"parallel": {"strategy": "zero2"}, "train": TEXT_ALONE},
+        "zero3-text": {"parallel": ZERO3, "train": TEXT_ALONE},
+        "fsdp2-text": {"parallel": {"strategy": "fsdp2"}, "train": TEXT_ALONE},
+    }
+    alone = {"parallel": {"strategy": "zero2"}, "train": TEXT_ALONE}
+    run_on(1, runs(place, **{"zero2-alone": alone}), place)
     run_on(2, runs(place, **changes), place)
     for name in changes:
-        assert_alike(place / name, place / "ddp-text")
+        assert_alike(place / name, place / "zero2-alone")
+
+
+@pytest.mark.slow
+def test_steps_of_text_alone_leave_the_tower_alone_under_ddp(place: Path) -> None:
+    """No rank has a gradient for it: neither momentum nor weight decay moves it, as in one process."""
+    run_on(1, runs(place, **{"one-text": {"train": TEXT_ALONE}}), place)
+    run_on(2, runs(place, **{"ddp-text": {"train": TEXT_ALONE}}), place)
+    assert_alike(place / "ddp-text", place / "one-text")
 
 
 @pytest.mark.slow

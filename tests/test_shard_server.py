@@ -29,4 +29,4 @@ def test_two_ranks_that_share_the_weights_sample_and_train_like_one_process(tmp_
         recipe = tiny_recipe(tmp_path / "scenes", run, parallel=parallel, **blocks)
         done = train(recipe, tmp_path, "--nproc", "2")
         assert done.returncode == 0, done.stderr
-        assert_alike(one, run)
+        assert_alike(one, run, tolerance=1e-3)

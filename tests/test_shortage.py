@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,11 +15,16 @@ import numpy as np
 import pytest
 import torch
 
+import vlrft
 from vlrft.compose import compose
 from vlrft.config import Config
-from vlrft.shortage import OutOfMemoryError, enough_memory, is_shortage
+from vlrft.config_keys import is_resumable
+from vlrft.runfolder import read_metrics
+from vlrft.shortage import OutOfMemoryError, _told, enough_memory, is_shortage
 from vlrft.testing import make_group
 from vlrft.types import Prompt
+
+GO_ON = "go on with: vlrft train --resume runs/mine"
 
 
 def prompt(name: str, tokens: int, *, media: bool = False) -> Prompt:
@@ -48,7 +55,7 @@ def test_what_libraries_say_is_recognised(error: Exception) -> None:
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes"), OSError(errno.ENOENT, "x"), ValueError("x")])
 def test_other_errors_stay_what_they_are(error: Exception, config: Config) -> None:
     assert not is_shortage(error)
-    with pytest.raises(type(error)) as raised, enough_memory(config, "step 1", list):
+    with pytest.raises(type(error)) as raised, enough_memory(config, "step 1", list, GO_ON):
         raise error
     assert raised.value is error
 
@@ -58,12 +65,16 @@ def test_an_allocation_that_fails_names_the_largest_group(config: Config) -> Non
         make_group(prompt("short", 20), [[1] * 30, [1] * 5]),
         make_group(prompt("long", 15, media=True), [[1] * 30, [1] * 26]),
     ]
-    with pytest.raises(OutOfMemoryError) as raised, enough_memory(config, "stage rl, step 3, training", lambda: groups):
+    with (
+        pytest.raises(OutOfMemoryError) as raised,
+        enough_memory(config, "stage rl, step 3, training", lambda: groups, GO_ON),
+    ):
         torch.empty(2**60)
     message = str(raised.value)
     assert message.startswith("stage rl, step 3, training: not enough memory (")
     assert "'long': 69 tokens, 15 of them its prompt, media shown at 672x448; 2 completions of up to 30" in message
-    keys = ["train.micro_batch_tokens (4096)", "model.gradient_checkpointing=true", "data.max_pixels"]
+    keys = ["train.micro_batch_tokens (4096)", "model.gradient_checkpointing=true", f"and {GO_ON} KEY=VALUE"]
+    keys += ["new run: ", "data.max_pixels", "engine.max_completion_length"]
     assert sorted(keys, key=message.index) == keys
     assert "engine.max_rows" not in message
 
@@ -71,7 +82,7 @@ def test_an_allocation_that_fails_names_the_largest_group(config: Config) -> Non
 def test_a_rollout_names_the_largest_prompt_and_the_rows(config: Config) -> None:
     with (
         pytest.raises(OutOfMemoryError) as raised,
-        enough_memory(config, "x", lambda: [prompt("a", 5), prompt("b", 9)]),
+        enough_memory(config, "x", lambda: [prompt("a", 5), prompt("b", 9)], GO_ON),
     ):
         torch.empty(2**60)
     message = str(raised.value)
@@ -121,3 +132,30 @@ def test_a_real_step_without_memory_ends_in_that_message(recipe: Callable[..., d
     ]
     assert "12 completions of up to 160" in said
     assert "train.micro_batch_tokens (100000)" in said
+    assert f"go on with: vlrft train --resume {tmp_path / 'run'} KEY=VALUE. What needs a new run: " in said
+
+
+def test_a_run_goes_on_with_every_key_that_the_message_puts_before_the_command(config: Config) -> None:
+    groups = [make_group(prompt("long", 15, media=True), [[1] * 30])]
+    for work in (groups, [groups[0].prompt]):
+        told = _told(config, "x", work, MemoryError(), GO_ON)
+        lighter, _, smaller = told.partition("Lower, in this order: ")[2].partition(GO_ON)
+        keys = re.findall(r"(?:train|model|engine|data)\.\w+", lighter)
+        assert keys
+        assert all(is_resumable(key) for key in keys)
+        assert not any(is_resumable(key) for key in re.findall(r"(?:train|engine|data)\.\w+", smaller))
+
+
+def test_a_resumed_run_takes_less_memory(recipe: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """To rounding the run that had it from the start."""
+    lighter = {"train.micro_batch_tokens": 60, "model.logprob_cache_mb": 0, "model.gradient_checkpointing": True}
+    steps = {"steps": 2, "save_steps": 1, "learning_rate": 1.0, "adam_epsilon": 1.0}
+    run = vlrft.train(recipe(train=steps, objective={"beta": 0.04}, eval={}))
+    expected = [row["grad_norm"] for row in read_metrics(run.path) if row["kind"] == "train"]
+    shutil.rmtree(max((run.path / "checkpoints").iterdir()))
+    (run.path / "summary.json").unlink()
+    vlrft.train(resume=run.path, overrides=lighter)
+    norms = [row["grad_norm"] for row in read_metrics(run.path) if row["kind"] == "train"]
+    assert norms == pytest.approx(expected, rel=1e-4)
+    assert is_resumable("stages[1].train.micro_batch_tokens")
+    assert not is_resumable("engine.kwargs.seed")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,40 @@ def test_waiting_for_another_rank_has_a_limit_of_its_own(tmp_path: Path) -> None
     assert (collectives.count, collectives.name) == (before + 1, "gather")
 
 
+def test_a_call_that_ends_on_one_thread_does_not_hide_one_that_waits_on_another(tmp_path: Path) -> None:
+    watchdog = dog(Timers(), tmp_path, collective=0.05)
+    end = threading.Event()
+
+    def waits() -> None:
+        with collectives("gather of rollouts"):
+            end.wait(10.0)
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    with collectives("gather of scores"):
+        time.sleep(0.1)
+    assert "phase collective has taken" in str(watchdog.overrun())
+    assert [call.name for call in collectives.open_calls()] == ["gather of rollouts"]
+    assert "last collective call: gather of rollouts (call " in watchdog._report("found")
+    end.set()
+    thread.join()
+    assert watchdog.overrun() is None
+
+
+def test_torch_waits_longer_than_the_watchdog(tmp_path: Path) -> None:
+    """In all groups that there are when the stage begins; with no limit of ours, torch's is out of sight."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        groups = [torch.distributed.group.WORLD, torch.distributed.new_group(backend="gloo")]
+        for limit, expected in ((9000.0, 9600.0), (0.0, 30 * 86400.0)):
+            with dog(Timers(), tmp_path, collective=limit):
+                for group in groups:
+                    options = group._get_backend(torch.device("cpu")).options
+                    assert options._timeout.total_seconds() == expected
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_without_limits_nobody_watches(tmp_path: Path) -> None:
     timers = Timers()
     with dog(timers, tmp_path, start=5.0) as watchdog, timers("score"):
@@ -133,6 +168,22 @@ def test_the_process_ends_with_its_stacks(kind: str, tmp_path: Path) -> None:
     time.sleep(0.1)
     state = Path(f"/proc/{done.stdout.strip()}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z", "its children are ended too"
+
+
+def test_a_run_folder_that_cannot_be_written_is_no_reason_to_hang_on(tmp_path: Path) -> None:
+    """A file in the folder's place: every look and every word into it is an OSError, as on a disk that is gone."""
+    folder = tmp_path / "run"
+    folder.write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, str(folder), "python", "0.3"], capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == EXIT_STATUS, done.stderr
+    assert "rank 0 of 1, step 3: phase score has taken" in done.stderr
+    assert "hang.json cannot be looked for: " in done.stderr
+    assert "the other ranks could not be told: " in done.stderr
+    assert "the stacks could not be kept: " in done.stderr
+    assert "in hangs_here" in done.stderr
 
 
 def test_children_of_children_are_ended() -> None:

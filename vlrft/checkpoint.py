@@ -7,6 +7,7 @@ rank writes weights and optimiser states of its share of the parameters as one s
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -49,17 +50,23 @@ def save(
     world.together(lambda: _make(folder, temporary) if world.is_main else None, (OSError,))
     own = _own_share(entries, world)
     world.together(lambda: _write_tensors(temporary / _share_name(world), own), (OSError,))
-    if world.is_main:
-        with (temporary / _STATE).open("wb") as file:
-            torch.save({**state, "shares": world.size}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, final)
-        _sync_folder(folder)
-        for old in complete(run_dir)[:-keep]:
-            shutil.rmtree(old)
-    world.barrier()
+    small = {**state, "shares": world.size}
+    world.together(lambda: _publish(run_dir, temporary, final, small, keep) if world.is_main else None, (OSError,))
     return final
+
+
+def _publish(run_dir: Path, temporary: Path, final: Path, state: Mapping[str, Any], keep: int) -> None:
+    # Not right into the file: PyTorch's writer says RuntimeError of a full disk.
+    serialised = io.BytesIO()
+    torch.save(state, serialised)
+    with (temporary / _STATE).open("wb") as file:
+        file.write(serialised.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, final)
+    _sync_folder(final.parent)
+    for old in complete(run_dir)[:-keep]:
+        shutil.rmtree(old)
 
 
 def _make(folder: Path, temporary: Path) -> None:
@@ -91,9 +98,13 @@ def _kept(tensor: Tensor, *, lasting: bool) -> Tensor:
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(tensors, path)
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # how it says what the system has refused
+        raise OSError(f"{path} cannot be written: {error}") from error
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

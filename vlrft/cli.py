@@ -89,6 +89,15 @@ def train(
         bool, typer.Option("--auto-resume", help="Go on with this recipe's run in train.output_dir, if there is one.")
     ] = False,
     nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine that train together, one per GPU.")] = 1,
+    nnodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines that train together; start this command on each of them.")
+    ] = None,
+    node_rank: Annotated[
+        int | None, typer.Option(min=0, help="With --nnodes: which of them this one is, from 0.")
+    ] = None,
+    master: Annotated[
+        str | None, typer.Option(metavar="HOST[:PORT]", help="With --nnodes: the machine of --node-rank 0.")
+    ] = None,
     max_restarts: Annotated[
         int, typer.Option(min=0, help="Start so many times again when a process dies of no error of yours.")
     ] = 0,
@@ -102,13 +111,16 @@ def train(
 
     if resume is not None and auto_resume:
         raise UserError("give --resume RUN_DIR or --auto-resume, not both")
-    if nproc > 1 or max_restarts:
-        from vlrft.launch import run_ranks
+    if nproc > 1 or (nnodes or 1) > 1 or max_restarts:
+        from vlrft.launch import nodes_of, run_ranks
 
         given = ["train", *([recipe] if recipe else []), *(changes or [])]
         how = ["--resume", str(resume)] if resume is not None else ["--auto-resume"]
         first = [*given, *(how if resume is not None or auto_resume else [])]
-        status = run_ranks(first, nproc, grace=grace, max_restarts=max_restarts, restart_arguments=[*given, *how])
+        status = run_ranks(
+            first, nproc, nodes=nodes_of(nnodes, node_rank, master, nproc=nproc), grace=grace,
+            max_restarts=max_restarts, restart_arguments=[*given, *how],
+        )  # fmt: skip
         raise typer.Exit(status)
 
     overrides = list(changes or [])

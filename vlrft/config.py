@@ -219,8 +219,7 @@ class TimeLimitsConfig(Block):
     eval: float = Field(7200.0, ge=0.0)
     """For each `eval.prompts_per_batch` held-out prompts."""
     collective: float = Field(21600.0, ge=0.0)
-    """Waiting for the other ranks in one collective call; torch's own limit (gloo 30, NCCL 10 minutes) may end it
-    sooner."""
+    """Waiting for the other ranks in one collective call; torch's own limit is set to ten minutes more."""
     start: float = Field(3600.0, ge=0.0)
     """Added where a phase runs for the first time in a stage: engines start and kernels compile then."""
 

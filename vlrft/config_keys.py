@@ -132,20 +132,27 @@ NOTES: dict[str, str] = {
 
 RESUMABLE = (
     "data.on_bad_sample",
+    "engine.kwargs.gpu_memory_utilization",
+    "engine.max_rows",
+    "model.gradient_checkpointing",
+    "model.logprob_cache_mb",
+    "model.logprob_chunk_size",
     "parallel.deepspeed",
     "parallel.offload",
     "parallel.strategy",
+    "train.micro_batch_tokens",
     "train.time_limits",
 )
 """Keys, or blocks of them, that may change when a run is resumed: what stopped it must not stop it again, be it a file,
-the memory or the time."""
+the memory or the time. Those of memory change the order of sums: then the run goes on as it would have, to rounding."""
 
 _INDEX = re.compile(r"\[\d+\]")
 _STAGE = re.compile(r"^stages\[\d+\]\.")
 
 
 def is_resumable(key: str) -> bool:
-    """Whether `key` is one of RESUMABLE or inside one."""
+    """Whether `key` is one of RESUMABLE or inside one, perhaps as a stage sets it."""
+    key = _STAGE.sub("", key)
     return any(key == free or key.startswith(f"{free}.") for free in RESUMABLE)
 
 

@@ -8,10 +8,12 @@ else is collective in between.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -26,22 +28,43 @@ _BUCKET = 64 * 2**20
 """Bytes of gradients that are summed in one message."""
 
 
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By size in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A collective call that goes on."""
+
+    name: str
+    number: int
+    """In this process, from 1."""
+    since: float
+    """`time.monotonic()` at which it began."""
+
+
 class Collectives:
     """What is known of this process's collective calls, for whoever looks into a run that hangs."""
 
     def __init__(self) -> None:
         self.count = 0
         self.name = "none"
-        """Of the last one."""
-        self.since: float | None = None
-        """`time.monotonic()` at which it began; None when it has ended."""
+        """Of the last one that was begun."""
+        self._open: dict[int, Call] = {}
+        """By thread: the trainer's and the rollouts' wait on lines of their own."""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        self.count, self.name, self.since = self.count + 1, name, time.monotonic()
+        thread = threading.get_ident()
+        self.count, self.name = self.count + 1, name
+        self._open[thread] = Call(name=name, number=self.count, since=time.monotonic())
         yield
-        # Not in a `finally`: one that failed stays the last that was begun.
-        self.since = None
+        # Not in a `finally`: one that failed stays the last that its thread has begun.
+        del self._open[thread]
+
+    def open_calls(self) -> list[Call]:
+        """Those that go on now, of all threads, the oldest first; any thread may ask."""
+        return sorted(self._open.values(), key=lambda call: call.since)
 
 
 collectives = Collectives()
@@ -134,10 +157,14 @@ class World:
                 dist.barrier(group=self.group)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over ranks; a parameter without one on this rank counts as zero."""
+        """Replace every gradient by its sum over ranks, on all of them; one that no rank has stays None.
+
+        The optimiser leaves those alone, as it does in a process of its own: a zero would let its momentum and weight
+        decay move the parameter.
+        """
         if self.size == 1:
             return
-        for bucket in _buckets([p for p in parameters if p.requires_grad]):
+        for bucket in _buckets(self._learning_anywhere([p for p in parameters if p.requires_grad])):
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
             flat = torch.cat([grad.reshape(-1) for grad in grads])
             with collectives("all_reduce of gradients"):
@@ -145,17 +172,48 @@ class World:
             for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 parameter.grad = part.view_as(parameter)
 
+    def _learning_anywhere(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+        """Those that have a gradient on some rank."""
+        if not parameters:
+            return []
+        device = parameters[0].device
+        has_P = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=device)
+        with collectives("all_reduce of which gradients there are"):
+            dist.all_reduce(has_P, op=dist.ReduceOp.MAX, group=self.group)
+        return [p for p, has in zip(parameters, has_P.tolist(), strict=True) if has]
+
     def refuse_differing(self, model: nn.Module) -> None:
-        """Raise RuntimeError where the ranks did not start from the same weights."""
+        """Raise RuntimeError where the ranks did not start from the same weights, bit by bit."""
         if self.size == 1:
             return
-        with torch.no_grad():
-            sums = [float(p.double().sum()) for p in model.parameters()]
+        sums = [_checksum(p) for p in model.parameters()]
         for rank, theirs in enumerate(self.gather(sums)):
             if theirs != sums:
                 raise RuntimeError(
                     f"rank {rank} starts from other weights than rank {self.rank}: give all ranks the same model"
                 )
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    """Of the bits. Integers, since a sum of floats depends on its order, and that on the processor."""
+    return int(tensor.detach().view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64))
+
+
+def wait_in_collectives(seconds: float) -> None:
+    """Let every collective call of this process wait so long (0: a month) before torch gives it up.
+
+    For all process groups that there are, those of libraries too: torch's own limits (NCCL 10 minutes, gloo 30, the
+    store through which ranks find each other 5) end healthy runs in which one rank is slow, and nothing but torch's
+    message says why. PyTorch has no public call for groups that others make.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    from torch.distributed import distributed_c10d
+
+    longest = timedelta(seconds=seconds or 30 * 86400)
+    distributed_c10d._get_default_store().set_timeout(longest)
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(longest, group)
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -20,7 +20,6 @@ from vlrft.objectives.advantage import Assigned
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
 from vlrft.rollout import Scored
-from vlrft.shortage import enough_memory
 from vlrft.stage import UNREADABLE, Draw, Pipeline, RolledOut, StageRun
 
 
@@ -139,7 +138,7 @@ def roll_out(run: StageRun, drawn: Draw) -> RolledOut:
     """Show, sample, score, weigh and store one batch: stops 3 to 8. All ranks take part."""
     with run.timers("media"):
         rendered, left_out = render(run, drawn)
-    with enough_memory(run.config, run.place("rollout"), lambda: [prompt for _, prompt in rendered]):
+    with run.enough_memory("rollout", lambda: [prompt for _, prompt in rendered]):
         scored = collect(run, drawn, rendered)
     scored = everyones(run, scored, drawn)
     judge = run.worker.judge

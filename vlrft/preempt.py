@@ -66,11 +66,11 @@ class StopSignals:
             raise StopAsked(name)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        now, before = time.monotonic(), self._first
+        is_second = number == signal.SIGTERM and time.monotonic() > self._first + _ONE_SIGNAL
         if number == signal.SIGTERM:
-            self._first = min(before, now)
+            self._first = min(self._first, time.monotonic())
         # A forked child has inherited the handler, but it is no run.
-        if os.getpid() != self._owner or now > before + _ONE_SIGNAL:
+        if os.getpid() != self._owner or is_second:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number).name

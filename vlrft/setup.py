@@ -18,12 +18,12 @@ from accelerate.utils import set_seed
 from vlrft.adapters import hot_load_obstacle
 from vlrft.checkpoint import Saved
 from vlrft.compose import Composed, ConfigError, Stage
-from vlrft.config import Config, ModelConfig
+from vlrft.config import Config, ModelConfig, TimeLimitsConfig
 from vlrft.data.mixture import sampler_settings
 from vlrft.data.problems import Skipped
 from vlrft.data.samplers import SAMPLERS
 from vlrft.data.tasks import check_templates
-from vlrft.dist import World, own_state
+from vlrft.dist import World, own_state, wait_in_collectives
 from vlrft.engines import ENGINES, build_engine
 from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
@@ -41,9 +41,11 @@ from vlrft.selection import describe, select
 from vlrft.shard import SPREADS, build_strategy
 from vlrft.shard.base import HOST_TOO
 from vlrft.shard.deepspeed_keys import owned_key
+from vlrft.slurm import take_rank
 from vlrft.splits import check_split, read_split, roles, source_key
 from vlrft.state import Counters, Schedule, TrainState
 from vlrft.types import Sample
+from vlrft.watchdog import beyond
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +252,9 @@ def check_parallel(config: Config) -> None:
 
 
 def start_world(config: Config) -> World:
-    """The ranks of this run. A process that a launcher started as one of several (WORLD_SIZE) meets the others here."""
+    """The ranks of this run. A process that a launcher (WORLD_SIZE) or srun started as one of several meets the others
+    here."""
+    take_rank(os.environ)
     if config.parallel.cpu or not torch.cuda.is_available():
         # accelerate imports DeepSpeed where it is installed, which else looks for a device and warns.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -260,6 +264,9 @@ def start_world(config: Config) -> World:
         PartialState(backend=HOST_TOO)
     else:
         PartialState(cpu=config.parallel.cpu)
+    # Until a watchdog looks on, ranks wait for the one that loads or starts its engine slowly.
+    longest = beyond(config.train.time_limits)
+    wait_in_collectives(longest and max(longest, beyond(TimeLimitsConfig())))
     return World.current()
 
 
@@ -272,8 +279,9 @@ def load_model(config: Config, model: ModelConfig) -> Prepared:
         torch.set_num_threads(config.parallel.num_threads)
     # Kept per process by accelerate, which then refuses a later run with another precision.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
+    # First: accelerate would start the ranks as well, without what is set here.
     world = start_world(config)
+    accelerator = Accelerator(cpu=config.parallel.cpu, mixed_precision=config.parallel.mixed_precision)
     family = _family(model, config)
     if config.parallel.strategy not in SPREADS:  # which move the model in parts
         family.model.to(accelerator.device)

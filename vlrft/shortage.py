@@ -29,17 +29,20 @@ class OutOfMemoryError(UserError):
 
 
 @contextmanager
-def enough_memory(config: Config, where: str, work: Callable[[], Sequence[Prompt | Group]]) -> Iterator[None]:
+def enough_memory(
+    config: Config, where: str, work: Callable[[], Sequence[Prompt | Group]], go_on: str
+) -> Iterator[None]:
     """Raise OutOfMemoryError for what torch, numpy or the system say when they have no memory left.
 
-    where: "step 12 of stage grpo, rollout". work: the prompts or groups at hand, asked for only then.
+    where: "step 12 of stage grpo, rollout". work: the prompts or groups at hand, asked for only then. go_on: "go on
+    with: " and the command, to which changed keys are added.
     """
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_shortage(error):
             raise
-        raise OutOfMemoryError(_told(config, where, work(), error)) from error
+        raise OutOfMemoryError(_told(config, where, work(), error, go_on)) from error
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -51,12 +54,13 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _REFUSALS)
 
 
-def _told(config: Config, where: str, work: Sequence[Prompt | Group], error: BaseException) -> str:
+def _told(config: Config, where: str, work: Sequence[Prompt | Group], error: BaseException, go_on: str) -> str:
     reason = (str(error).strip().splitlines() or ["no memory left"])[0][:200]
     parts = [f"{where}: not enough memory ({reason})"]
     if work:
         parts.append(_largest(max(work, key=_tokens)))
-    parts.append(f"Lower, in this order: {'; '.join(_changes(config, work))}. 'vlrft plan RECIPE' counts what fits")
+    parts.append(f"Lower, in this order: {'; '.join(_lighter(config, work))}; and {go_on} KEY=VALUE")
+    parts.append(f"What needs a new run: {'; '.join(_smaller(config, work))}. 'vlrft plan RECIPE' counts what fits")
     return ". ".join(parts)
 
 
@@ -77,19 +81,30 @@ def _largest(item: Prompt | Group) -> str:
     )
 
 
-def _changes(config: Config, work: Sequence[Prompt | Group]) -> Iterator[str]:
-    """Keys with their values, those that cost least first: for a training step where groups are at hand."""
+def _lighter(config: Config, work: Sequence[Prompt | Group]) -> Iterator[str]:
+    """Keys with their values that change memory alone, so that a run may go on with them (`config_keys.RESUMABLE`);
+    those that cost least first."""
     train, engine, model = config.train, config.engine, config.model
-    if any(isinstance(item, Group) for item in work):
-        yield f"train.micro_batch_tokens ({train.micro_batch_tokens})"
-        if model.logprob_cache_mb:
-            yield f"model.logprob_cache_mb ({model.logprob_cache_mb}; 0 computes the logits twice)"
-        if not model.gradient_checkpointing:
-            yield "model.gradient_checkpointing=true"
-    else:
+    if not _is_training(work):
         yield f"engine.max_rows ({engine.max_rows})"
-        yield f"train.prompts_per_step ({train.prompts_per_step})"
+        return
+    yield f"train.micro_batch_tokens ({train.micro_batch_tokens})"
+    if model.logprob_cache_mb:
+        yield f"model.logprob_cache_mb ({model.logprob_cache_mb}; 0 computes the logits twice)"
+    if not model.gradient_checkpointing:
+        yield "model.gradient_checkpointing=true"
+
+
+def _smaller(config: Config, work: Sequence[Prompt | Group]) -> Iterator[str]:
+    """Keys with their values that change what is trained on; those that cost least first."""
+    if not _is_training(work):
+        yield f"train.prompts_per_step ({config.train.prompts_per_step})"
     if any((item.prompt if isinstance(item, Group) else item).mm for item in work):
         now = config.data.max_pixels or "the model's own"
         yield f"data.max_pixels ({now}; of videos data.video.max_pixels)"
-    yield f"engine.max_completion_length ({engine.max_completion_length})"
+    yield f"engine.max_completion_length ({config.engine.max_completion_length})"
+
+
+def _is_training(work: Sequence[Prompt | Group]) -> bool:
+    """Whether groups are at hand; a rollout has prompts."""
+    return any(isinstance(item, Group) for item in work)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,8 +23,9 @@ from vlrft.reference import Reference
 from vlrft.rollout import RolloutWorker, Scored
 from vlrft.runfolder import RunFolder
 from vlrft.setup import StageSetup
+from vlrft.shortage import enough_memory
 from vlrft.state import TrainState
-from vlrft.types import Sample
+from vlrft.types import Group, Prompt, Sample
 
 UNREADABLE = (MediaError, PromptError)
 """What a sample raises whose media or text cannot be shown."""
@@ -112,9 +114,10 @@ class StageRun:
         self.rollouts.close()
         self.worker.judge.close()
 
-    def place(self, phase: str) -> str:
-        """Where the run is, in words."""
-        return f"stage {self.setup.name}, step {self.state.step + 1}, {phase}"
+    def enough_memory(self, phase: str, work: Callable[[], Sequence[Prompt | Group]]) -> AbstractContextManager[None]:
+        """See `shortage.enough_memory`."""
+        where = f"stage {self.setup.name}, step {self.state.step + 1}, {phase}"
+        return enough_memory(self.config, where, work, self.folder.how_to_go_on())
 
     def reseed(self, part: str) -> None:
         """Start the global generators anew for a part of a step. Ours take explicit seeds; a reward or model of the

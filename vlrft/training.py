@@ -17,7 +17,6 @@ from vlrft.objectives.mismatch import effective_sample_size
 from vlrft.pack import Batch, count, on_device, pack
 from vlrft.pipeline import first_draw, let_rest, render
 from vlrft.sft import reference_groups, sft_loss
-from vlrft.shortage import enough_memory
 from vlrft.stage import RolledOut, StageRun
 from vlrft.state import LossFn, StepSums, optimizer_step
 
@@ -43,7 +42,7 @@ def grpo_step(run: StageRun) -> dict[str, float]:
     with run.timers("pack"):
         steps = [pack_step(run, part) for part in minibatches(assigned, config.objective)]
     sums, before = StepSums(), state.policy_version
-    with run.timers("train"), enough_memory(config, run.place("training"), lambda: assigned.kept):
+    with run.timers("train"), run.enough_memory("training", lambda: assigned.kept):
         objective.annotate([batch for batches in steps for batch in batches or ()], state.wrapped, run.reference)
         for _ in range(config.objective.num_iterations):
             for batches in steps:
@@ -68,7 +67,7 @@ def sft_step(run: StageRun) -> dict[str, float]:
         batches = pack_step(run, Minibatch(groups=tuple(groups)))
     sums = StepSums()
     let_rest(run)
-    with run.timers("train"), enough_memory(run.config, run.place("training"), lambda: groups):
+    with run.timers("train"), run.enough_memory("training", lambda: groups):
         update(run, batches, sft_loss, sums)
     run.rollouts.trained(run)
     run.waiting.popleft()

@@ -15,12 +15,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from vlrft.config import TimeLimitsConfig
-from vlrft.dist import World, collectives
+from vlrft.dist import World, collectives, wait_in_collectives
 from vlrft.log import Phase, Timers
 
 EXIT_STATUS = 75
@@ -30,12 +31,19 @@ _STDERR = 2
 _LONGEST_TICK = 5.0
 _PATIENCE = 10.0
 """Seconds that the rank which found the hang waits for the stacks of the others."""
+_MARGIN = 600.0
+"""Seconds between `train.time_limits.collective` and torch's own limit."""
 
 
 def clear(run_dir: Path) -> None:
     """Remove what an earlier hang of the run has left: the note would end every rank at once."""
     for path in (run_dir / NOTE, *run_dir.glob("hang-rank*.txt")):
         path.unlink(missing_ok=True)
+
+
+def beyond(limits: TimeLimitsConfig) -> float:
+    """Seconds that torch may wait in a collective call, so that a watchdog speaks first; 0 = for ever."""
+    return limits.collective and limits.collective + _MARGIN
 
 
 class Watchdog:
@@ -54,14 +62,18 @@ class Watchdog:
         """where: which step this is. hint: how to go on after a hang."""
         self.timers, self.run_dir, self.world = timers, run_dir, world
         self.where, self.hint = where, hint
+        self.torch_limit = beyond(limits)
         seconds: dict[str, float] = limits.model_dump()
         self.start = seconds.pop("start")
         self.limits = {name: limit for name, limit in seconds.items() if limit > 0.0}
         self.tick = min([_LONGEST_TICK, *(limit / 10 for limit in self.limits.values())])
+        self._is_blind = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
+        # All groups of the stage are made by now, those of sharding libraries too.
+        wait_in_collectives(self.torch_limit)
         if self.limits:
             self._set_timer()
             self._thread.start()
@@ -79,8 +91,7 @@ class Watchdog:
         """What has taken longer than it may, in words; None while all is well."""
         now = time.monotonic()
         phases = self.timers.open_phases()
-        if (since := collectives.since) is not None:
-            phases.append(Phase(name="collective", since=since))
+        phases += [Phase(name="collective", since=call.since) for call in collectives.open_calls()]
         for phase in phases:
             limit, taken = self._limit(phase), now - phase.since
             if limit is not None and taken > limit:
@@ -92,14 +103,15 @@ class Watchdog:
         return None if limit is None else limit * phase.parts + (self.start if phase.is_first else 0.0)
 
     def _watch(self) -> None:
+        note = self.run_dir / NOTE
         while not self._end.wait(self.tick):
             self._set_timer()
-            found, note = self.overrun(), self.run_dir / NOTE
-            if found is None and not note.exists():
+            found, told = self.overrun(), self._told(note)
+            if found is None and told is None:
                 continue
-            if found is not None and not note.exists():
+            if found is not None and told is None:
                 self._tell(note, found)
-            self._give_up(found or f"told by {self._cause(note)}", is_cause=found is not None)
+            self._give_up(found or f"told by {told}", is_cause=found is not None)
 
     def _set_timer(self) -> None:
         """For native code that does not let this thread run: by the longest limit of all, since the phase that is open
@@ -111,49 +123,73 @@ class Watchdog:
     def _tell(self, note: Path, found: str) -> None:
         about = {"rank": self.world.rank, "found": found, "where": self.where(), "at": time.strftime("%FT%T%z")}
         temporary = note.with_name(f".{NOTE}.{self.world.rank}")
-        temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
-        os.replace(temporary, note)
+        try:
+            temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
+            os.replace(temporary, note)
+        except OSError as error:  # a full disk, or one that is gone: this rank ends all the same
+            _say(f"the other ranks could not be told: {error}\n")
 
-    def _cause(self, note: Path) -> str:
-        about = json.loads(note.read_text(encoding="utf-8"))
+    def _told(self, note: Path) -> str | None:
+        """What a rank has left in the note, in words; None where there is none."""
+        try:
+            about = json.loads(note.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # A file system that is away for a while: the limits count on without it.
+            if not self._is_blind:
+                _say(f"{note} cannot be looked for: {error}\n")
+            self._is_blind = True
+            return None
         return f"rank {about['rank']}, {about['where']}: {about['found']}"
 
     def _give_up(self, found: str, *, is_cause: bool) -> None:
         path = self.run_dir / f"hang-rank{self.world.rank}.txt"
-        said = f"{self._report(found)}\nstacks of all threads: {path}\n{self.hint}\n"
         try:
-            # Not through sys.stderr, whose lock the thread that hangs may hold.
-            os.write(_STDERR, said.encode())
+            said = f"{self._report(found)}\nstacks of all threads: {path}\n{self.hint}\n"
+            # The timer was for the phases; it must not cut short what follows.
+            faulthandler.dump_traceback_later(6 * _PATIENCE, exit=True, file=_STDERR)
+            _say(said)
+            self._keep_stacks(path, said)
+            if is_cause:
+                self._wait_for_others()
+            end_children()
+        finally:
+            os._exit(EXIT_STATUS)
+
+    def _keep_stacks(self, path: Path, said: str) -> None:
+        try:
             with path.open("w", encoding="utf-8") as file:
                 file.write(f"{said}\n")
                 file.flush()
                 faulthandler.dump_traceback(file, all_threads=True)
-            if is_cause:
-                self._wait_for_others()
-            end_children()
-        except OSError as error:  # a full disk: the run ends all the same
-            os.write(_STDERR, f"the stacks could not be kept: {error}\n".encode())
-        finally:
-            os._exit(EXIT_STATUS)
+        except OSError as error:
+            _say(f"the stacks could not be kept: {error}\n")
+            faulthandler.dump_traceback(_STDERR, all_threads=True)
 
     def _report(self, found: str) -> str:
         now = time.monotonic()
         phases = ", ".join(f"{p.name} for {now - p.since:.1f} s" for p in self.timers.open_phases()) or "none"
         last = f"{collectives.name} (call {collectives.count})"
-        if (since := collectives.since) is not None:
-            last += f", waiting for {now - since:.1f} s"
+        waiting = [f"{c.name} (call {c.number}), waiting for {now - c.since:.1f} s" for c in collectives.open_calls()]
         return (
             f"the run hangs: rank {self.world.rank} of {self.world.size}, {self.where()}: {found}\n"
-            f"open phases: {phases}\nlast collective call: {last}"
+            f"open phases: {phases}\nlast collective call: {'; '.join(waiting) or last}"
         )
 
     def _wait_for_others(self) -> None:
         until = time.monotonic() + _PATIENCE + self.tick
-        expected = [self.run_dir / f"hang-rank{rank}.txt" for rank in range(self.world.size)]
-        while not all(path.exists() for path in expected) and time.monotonic() < until:
+        expected = [self.run_dir / f"hang-rank{rank}.txt" for rank in range(self.world.size) if rank != self.world.rank]
+        while not all(os.path.exists(path) for path in expected) and time.monotonic() < until:
             time.sleep(0.05)
         # The last of them may still be writing.
         time.sleep(min(1.0, self.tick) if self.world.size > 1 else 0.0)
+
+
+def _say(text: str) -> None:
+    """Not through sys.stderr, whose lock the thread that hangs may hold."""
+    with suppress(OSError):  # nobody listens
+        os.write(_STDERR, text.encode())
 
 
 def end_children() -> None:
