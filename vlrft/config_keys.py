@@ -132,6 +132,7 @@ NOTES: dict[str, str] = {
 
 RESUMABLE = (
     "data.on_bad_sample",
+    "engine.kwargs.canary_tolerance",
     "parallel.deepspeed",
     "parallel.offload",
     "parallel.strategy",
