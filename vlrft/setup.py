@@ -170,8 +170,8 @@ def check_staleness(config: Config, engine: Any) -> None:
         )
     if ahead and not config.log.rollouts:
         raise ConfigError(
-            f"engine.max_staleness={ahead} needs log.rollouts=true: rollouts in work at a checkpoint come from weights "
-            "that are gone when the run is resumed, and are read back from rollouts/ then; or set engine.max_staleness=0"
+            f"engine.max_staleness={ahead} needs log.rollouts=true: what is in work at a checkpoint comes from weights "
+            "that are gone when the run is resumed, which reads it from rollouts/; or set engine.max_staleness=0"
         )
     if ahead and config.objective.mismatch == "none":
         logger.warning(

@@ -109,8 +109,10 @@ class StageRun:
 
     def close(self) -> None:
         """End the threads and processes of the stage."""
-        self.rollouts.close()
-        self.worker.judge.close()
+        try:
+            self.rollouts.close()
+        finally:
+            self.worker.judge.close()
 
     def place(self, phase: str) -> str:
         """Where the run is, in words."""

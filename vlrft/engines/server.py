@@ -204,6 +204,11 @@ class VLLMServerEngine:
         """Log-probs of a given completion's tokens, at temperature 1 and without bans, in the first server."""
         return self._replay_in(self.servers[0])(prompt, token_ids)
 
+    def abandon(self) -> None:
+        """Have what another thread asks for end: see `InterruptibleEngine`."""
+        for server in self.servers:
+            server.abandon()
+
     def close(self) -> None:
         """Stop the servers that were started, and remove the folder of weights."""
         for server in self.servers:
