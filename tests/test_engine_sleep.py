@@ -164,10 +164,14 @@ def test_a_dead_worker_is_told_as_vllms_dead_engine(
         raise RuntimeError("Executor failed.")
 
     monkeypatch.setattr(llm, call, failed)
-    with pytest.raises(Exception, match=r"EngineCore encountered|Executor failed") as caught:
+
+    def wake_with_new_weights() -> None:
         engine.rest()
         engine.sync(1)
         engine.generate(requests, PARAMS)
+
+    with pytest.raises(Exception, match=r"EngineCore encountered|Executor failed") as caught:
+        wake_with_new_weights()
     assert is_dead_engine(caught.value) == is_failed
     assert is_failed == ("Executor failed" in str(caught.value.__cause__))
 

@@ -163,24 +163,23 @@ def test_steps_of_a_real_learning_rate_that_never_arrive_are_caught(
     requests = [Request(prompt=prompts(family)[0], seeds=(3,))]
     engine.generate(requests, PARAMS)
 
-    def step() -> None:
-        """As AdamW's first one with a learning rate of 1e-5."""
-        with torch.no_grad():
-            for parameter in family.model.parameters():
-                parameter += 1e-5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)).sign()
-        engine.sync(engine.policy_version + 1)
-        engine.generate(requests, PARAMS)
+    def steps(count: int) -> None:
+        """As AdamW's first ones with a learning rate of 1e-6."""
+        for _ in range(count):
+            with torch.no_grad():
+                for parameter in family.model.parameters():
+                    parameter += 1e-6 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)).sign()
+            engine.sync(engine.policy_version + 1)
+            engine.generate(requests, PARAMS)
 
-    for _ in range(3):
-        step()
+    steps(3)
     assert engine._llm is not None
     monkeypatch.setattr(engine._llm, "collective_rpc", lambda *a, **k: None)
     with pytest.raises(StaleWeightsError, match="did not change at all"):
-        for _ in range(5):
-            step()
+        steps(10)
     assert engine.canary.largest < engine.canary.tolerance, "not yet far from the trainer"
     monkeypatch.undo()
-    step()
+    steps(1)
 
 
 @pytest.mark.slow
