@@ -15,7 +15,7 @@ from test_resume import assert_same_run
 from transformers import AutoModelForImageTextToText
 
 import vlrft
-from vlrft import checkpoint
+from vlrft import checkpoint, training
 from vlrft.adapters import adapted_layers, adapters_off, is_adapter, owner, plain_state_dict, save_adapter
 from vlrft.compose import ConfigError, compose, stage_configs
 from vlrft.config import AdapterConfig, DataConfig, ModelConfig, TinyModelConfig
@@ -234,6 +234,37 @@ def test_a_run_saves_its_model_merged_and_its_adapter_for_peft(finished: Path) -
             assert torch.allclose(ours, theirs, atol=1e-5)
     about = json.loads((finished / "adapter" / "adapter_config.json").read_text())
     assert (about["peft_type"], about["r"], about["bias"]) == ("LORA", 4, "none")
+
+
+def test_what_is_compared_with_the_engine_has_no_dropout(stage: Callable[..., Any], scenes: Path) -> None:
+    blocks = adapted({"model": tiny_recipe(scenes, scenes)["model"]}, dropout=0.5)
+    run = stage(**blocks)
+    policy, objective = run.state.policy, run.objective
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if is_adapter(name):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+    run.worker.engine.sync(1)
+    groups = run.rollouts.next(run).scored.groups
+    batches = training.pack_step(run, training.Minibatch(groups=groups))
+    objective.annotate(batches, run.state.wrapped, None)
+    policy.train()
+    tokens = sum(float(batch.loss_mask_N.sum()) for batch in batches)
+
+    def gap() -> float:
+        """Mean distance of what the loss compares, and with one optimiser step a ratio of 1."""
+        total = 0.0
+        for batch in batches:
+            output = run.state.wrapped(**batch.inputs, layout=batch.layout)
+            total += objective.loss(batch, output)[1]["engine_gap"]
+            assert "old_logp_N" not in batch.annotations
+        return total / tokens
+
+    assert gap() < 1e-4
+    for batch in batches:
+        batch.annotations.clear()
+    assert gap() > 1e-2, "dropout is at work"
+    run.close()
 
 
 def test_a_run_changes_adapters_only(finished: Path) -> None:

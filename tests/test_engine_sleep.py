@@ -12,9 +12,10 @@ from vllm_scenes import PARAMS, nudge, prompts, sampled_gap, tiny_family
 
 from vlrft import pipeline, training
 from vlrft.engines.base import Request, RestingEngine, SamplingParams
-from vlrft.engines.canary import trainer_logprobs
+from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
 from vlrft.engines.hf import HFEngine
 from vlrft.engines.vllm_sleep import Sleep
+from vlrft.stages import is_dead_engine
 from vlrft.types import Prompt
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
@@ -32,7 +33,10 @@ class Recorded:
         self.missing: set[str] = set()
         self.weights: dict[str, torch.Tensor] = {}
         self.family = family
-        self.llm_engine = types.SimpleNamespace(reset_encoder_cache=lambda: self.note("reset_encoder_cache"))
+        executor = types.SimpleNamespace(is_failed=False)
+        self.llm_engine = types.SimpleNamespace(
+            reset_encoder_cache=lambda: self.note("reset_encoder_cache"), model_executor=executor
+        )
 
     def note(self, call: str) -> None:
         self.calls.append(call)
@@ -45,7 +49,7 @@ class Recorded:
         self.note(f"sleep {level}")
 
     def wake_up(self, tags: list[str]) -> None:
-        assert self.missing.issuperset(tags)
+        assert self.missing.issuperset(tags), "it is awake"
         self.missing.difference_update(tags)
         self.note(f"wake {' '.join(tags)}")
 
@@ -128,12 +132,48 @@ def test_level_1_keeps_weights_that_have_not_moved_and_level_2_pushes_them_again
     engine.generate(requests, PARAMS)
     engine.rest()
     engine.generate(requests, PARAMS)
-    assert engine.told()[-4:] == ["sleep 1", "wake weights", "wake kv_cache", "generate"]
+    assert engine.told()[-5:] == ["sleep 1", "wake weights", "wake kv_cache", "canary", "generate"]
     engine, requests = engine_of_level(2)
     engine.generate(requests, PARAMS)
     engine.rest()
     engine.generate(requests, PARAMS)
     assert engine.told()[-9:] == ["wake weights", *LOADED, "wake kv_cache", *FORGOTTEN, "generate"]
+
+
+def test_weights_that_did_not_survive_their_sleep_are_noticed() -> None:
+    engine, requests = engine_of_level(1)
+    engine.generate(requests, PARAMS)
+    engine.rest()
+    llm: Any = engine._llm
+    llm.weights.clear()
+    with pytest.raises(StaleWeightsError, match="log-probs are not the trainer's"):
+        engine.generate(requests, PARAMS)
+
+
+@pytest.mark.parametrize("is_failed", [True, False])
+@pytest.mark.parametrize("call", ["sleep", "wake_up", "collective_rpc", "reset_prefix_cache"])
+def test_a_dead_worker_is_told_as_vllms_dead_engine(
+    call: str, is_failed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, requests = engine_of_level(1)
+    engine.generate(requests, PARAMS)
+    llm: Any = engine._llm
+    llm.llm_engine.model_executor.is_failed = is_failed
+
+    def failed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Executor failed.")
+
+    monkeypatch.setattr(llm, call, failed)
+
+    def wake_with_new_weights() -> None:
+        engine.rest()
+        engine.sync(1)
+        engine.generate(requests, PARAMS)
+
+    with pytest.raises(Exception, match=r"EngineCore encountered|Executor failed") as caught:
+        wake_with_new_weights()
+    assert is_dead_engine(caught.value) == is_failed
+    assert is_failed == ("Executor failed" in str(caught.value.__cause__))
 
 
 def test_nobody_is_woken_for_nothing() -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from vllm_scenes import PARAMS, nudge, prompts, sampled_gap, tiny_family
 
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
+from vlrft.generators import rng_state
 from vlrft.log import UserError
 from vlrft.models.base import Family
+from vlrft.stages import is_dead_engine
 from vlrft.types import FinishReason
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
 
 from vlrft.engines.vllm import VLLMEngine
 from vlrft.engines.vllm_inputs import engine_input
+
+AROUND_THE_START: list[dict[str, Any]] = []
+"""The global generators before and after vLLM's start."""
 
 
 def build(name: str) -> tuple[Family, VLLMEngine]:
@@ -29,6 +37,9 @@ def build(name: str) -> tuple[Family, VLLMEngine]:
 @pytest.fixture(scope="module")
 def stage() -> Iterator[tuple[Family, VLLMEngine]]:
     family, engine = build("qwen2_5_vl")
+    AROUND_THE_START.append(rng_state())
+    engine.generate([Request(prompt=prompts(family)[0], seeds=(1,))], PARAMS)
+    AROUND_THE_START.append(rng_state())
     yield family, engine
     engine.close()
 
@@ -134,6 +145,63 @@ def test_the_trainers_own_settings_are_left_alone(stage: tuple[Family, VLLMEngin
     assert torch.equal(torch.get_rng_state(), state)
     torch.set_num_threads(1)
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("stage")
+def test_vllms_start_leaves_every_generator_alone() -> None:
+    before, after = AROUND_THE_START
+    assert before["python"] == after["python"]
+    assert all(np.array_equal(a, b) for a, b in zip(before["numpy"], after["numpy"], strict=True))
+    assert torch.equal(before["torch"], after["torch"])
+    assert all(torch.equal(a, b) for a, b in zip(before["cuda"], after["cuda"], strict=True))
+
+
+def test_steps_of_a_real_learning_rate_that_never_arrive_are_caught(
+    stage: tuple[Family, VLLMEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family, engine = stage
+    requests = [Request(prompt=prompts(family)[0], seeds=(3,))]
+    engine.generate(requests, PARAMS)
+
+    def steps(count: int) -> None:
+        """As AdamW's first ones with a learning rate of 1e-6."""
+        for _ in range(count):
+            with torch.no_grad():
+                for parameter in family.model.parameters():
+                    parameter += 1e-6 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)).sign()
+            engine.sync(engine.policy_version + 1)
+            engine.generate(requests, PARAMS)
+
+    steps(3)
+    assert engine._llm is not None
+    monkeypatch.setattr(engine._llm, "collective_rpc", lambda *a, **k: None)
+    with pytest.raises(StaleWeightsError, match="did not change at all"):
+        steps(10)
+    assert engine.canary.largest < engine.canary.tolerance, "not yet far from the trainer"
+    monkeypatch.undo()
+    steps(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["a push", "a rollout"])
+def test_a_worker_that_is_killed_is_told_as_a_dead_engine(then: str) -> None:
+    family = tiny_family("qwen2_5_vl")
+    limits: dict[str, Any] = {"max_model_len": 2048, "enforce_eager": True, "kv_cache_memory_bytes": 2**28}
+    engine = VLLMEngine(family, max_rows=16, tensor_parallel_size=2, **limits)
+    requests = [Request(prompt=prompts(family)[0], seeds=(3,))]
+    try:
+        engine.generate(requests, PARAMS)
+        assert engine._llm is not None
+        executor: Any = engine._llm.llm_engine.model_executor
+        os.kill(executor.workers[1].proc.pid, signal.SIGKILL)
+        if then == "a push":
+            nudge(family, "language_model")
+            engine.sync(1)
+        with pytest.raises(Exception, match="EngineCore encountered an issue") as caught:
+            engine.generate(requests, PARAMS)
+        assert is_dead_engine(caught.value)
+    finally:
+        engine.close()
 
 
 def test_a_prompt_that_does_not_fit_is_named(stage: tuple[Family, VLLMEngine]) -> None:

@@ -11,6 +11,7 @@ from vlrft.adapters import is_adapter, plain_state_dict
 from vlrft.config import AdapterConfig, DataConfig, ModelConfig, TinyModelConfig
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
+from vlrft.engines.held_folder import HELD
 from vlrft.models import load_family
 from vlrft.models.base import Family
 from vlrft.models.tiny import build_tiny
@@ -121,7 +122,7 @@ def test_the_canary_catches_an_adapter_that_does_not_arrive(sync: str, monkeypat
 def test_the_folder_of_hot_adapters_goes_with_the_engine() -> None:
     _, engine = build("qwen2_5_vl", "hot")
     assert engine.hot is not None
-    assert engine.hot.path.is_dir()
+    assert (engine.hot.path / HELD).exists(), "the next engine removes it where this one is killed"
     engine.close()
     assert not engine.hot.path.exists()
 

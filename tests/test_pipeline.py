@@ -177,6 +177,54 @@ class Broken(CopyEngine):
         return super().generate(requests, params)
 
 
+class Endless(CopyEngine):
+    """Its rollouts after the first one take for ever, until it is told that nobody waits."""
+
+    def __init__(self, family: Family, **settings: Any) -> None:
+        super().__init__(family, **settings)
+        self.asked, self.abandoned = 0, threading.Event()
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
+        self.asked += 1
+        if self.asked > 1:
+            assert self.abandoned.wait(60)
+            raise TimeoutError("nobody waits")
+        return super().generate(requests, params)
+
+    def abandon(self) -> None:
+        self.abandoned.set()
+
+
+class Deaf(Endless):
+    abandon = None  # type: ignore[assignment]
+
+
+def test_an_error_gives_up_the_rollout_that_is_in_work(stage: Any) -> None:
+    run = stage(engine={**ahead(1), "name": f"{HERE}Endless"}, train={"steps": 4})
+    training.grpo_step(run)
+    began = time.monotonic()
+    run.close()
+    assert run.worker.engine.abandoned.is_set()
+    assert time.monotonic() - began < 10
+    assert not any(thread.name.startswith("rollouts") and thread.is_alive() for thread in threading.enumerate())
+
+
+def test_a_rollout_that_does_not_let_go_is_left_behind(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pipeline, "_LET_GO_S", 0.2)
+    run = stage(engine={**ahead(1), "name": f"{HERE}Deaf"}, train={"steps": 4})
+    training.grpo_step(run)
+    run.close()
+    assert "left behind" in caplog.text
+    run.worker.engine.abandoned.set()
+
+
+def test_rollouts_that_a_resumed_run_could_not_read_back_are_refused(recipe: Any) -> None:
+    with pytest.raises(ConfigError, match=r"engine\.max_staleness=1 needs log\.rollouts=true"):
+        vlrft.train(recipe(engine=ahead(1), log={"rollouts": False}))
+
+
 def test_an_engine_over_the_trainers_weights_is_refused(recipe: Any) -> None:
     with pytest.raises(ConfigError, match=r"engine\.max_staleness=1 needs an engine .* engine\.name=hf does not"):
         vlrft.train(recipe(engine={"max_staleness": 1}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,23 @@ def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
         engine.generate([Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1))
         assert len(sync.pushed) == 2, "nothing new to push"
         engine.close()
+
+
+@needs_vllm
+def test_an_abandoned_engine_ends_what_waits_for_a_server_that_is_gone(family: Family) -> None:
+    engine = VLLMServerEngine(family)
+    (port,) = free_ports(1)
+    engine.servers = [VLLMServer(f"http://127.0.0.1:{port}", timeout_s=5, retries=10_000)]
+    engine._is_stale = False
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(engine.generate, [Request(prompt=prompts(family)[3], seeds=(1,))], SamplingParams())
+        assert not wait([asked], timeout=0.3).done
+        while not asked.done():
+            engine.abandon()
+            wait([asked], timeout=0.5)
+        with pytest.raises(EngineUnreachableError, match="is not needed any more"):
+            asked.result()
+    engine.close()
 
 
 @needs_vllm

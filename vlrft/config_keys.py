@@ -132,6 +132,7 @@ NOTES: dict[str, str] = {
 
 RESUMABLE = (
     "data.on_bad_sample",
+    "engine.kwargs.canary_tolerance",
     "engine.kwargs.gpu_memory_utilization",
     "engine.max_rows",
     "model.gradient_checkpointing",

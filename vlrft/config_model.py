@@ -23,7 +23,8 @@ class AdapterConfig(Block):
     alpha: int = Field(32, gt=0)
     """The update counts alpha / r times, alpha / sqrt(r) times with `use_rslora`."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Of the adapters' inputs while training. Rollouts, old and reference log-probs are computed without it."""
+    """Of the adapters' inputs while training. Rollouts, reference log-probs and what is compared with the engine's are
+    computed without it, and old log-probs with several optimiser steps per rollout."""
     parts: list[ModelPart] = Field(["language_model"], min_length=1)
     """Parts whose linear layers are adapted, all of them but the output head."""
     use_rslora: bool = False

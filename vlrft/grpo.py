@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlrft.config import ObjectiveConfig
 from vlrft.objectives import ADVANTAGES, LOSSES
@@ -69,7 +69,7 @@ class Objective:
             mask_N=batch.loss_mask_N,
         )
         weights = mismatch(
-            old_logp_N,
+            batch.annotations.get("still_logp_N", old_logp_N),
             batch.behaviour_logp_N,
             batch.loss_mask_N,
             batch.sequence_N,
@@ -89,15 +89,24 @@ class Objective:
         return loss.value, {**loss.sums, **weights.sums}
 
     def annotate(self, batches: Sequence[Batch], policy: Any, reference: Reference | None) -> None:
-        """Old and reference log-probs of every token, where the objective needs them."""
-        if self.steps_per_rollout > 1:
+        """Old and reference log-probs of every token, where the objective needs them.
+
+        With one optimiser step per rollout the old policy is the one that learns, dropout and all, so that the ratio is
+        1; what is compared with the engine, which has no dropout, is then computed besides (`still_logp_N`).
+        """
+        if self.steps_per_rollout > 1 or drops_out(policy):
             was_training = policy.training
             policy.eval()  # what was sampled had no dropout
-            _add_logps(batches, policy, "old_logp_N")
+            _add_logps(batches, policy, "old_logp_N" if self.steps_per_rollout > 1 else "still_logp_N")
             policy.train(was_training)
         if self.config.beta > 0.0:
             assert reference is not None, "beta > 0 comes with a reference policy"
             _add_logps(batches, partial(reference, policy), "ref_logp_N")
+
+
+def drops_out(policy: nn.Module) -> bool:
+    """Whether its training forward has dropout."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0.0 for module in policy.modules())
 
 
 def _add_logps(batches: Sequence[Batch], policy: Any, name: str) -> None:

@@ -8,6 +8,8 @@ not depend on who is faster. What a step then learns from is S steps old; the mi
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,12 +17,17 @@ from dataclasses import replace
 from typing import Any
 
 from vlrft.dist import own_state
-from vlrft.engines.base import RestingEngine, SnapshotEngine
+from vlrft.engines.base import InterruptibleEngine, RestingEngine, SnapshotEngine
 from vlrft.objectives.advantage import Assigned
 from vlrft.records import group_from_record, read_records, rollout_file, write_groups
 from vlrft.renderer import Rendered
 from vlrft.rollout import Scored
 from vlrft.stage import UNREADABLE, Draw, Pipeline, RolledOut, StageRun
+
+logger = logging.getLogger(__name__)
+
+_LET_GO_S = 30.0
+"""Seconds that a rollout in work gets to end when its run has failed."""
 
 
 def pipeline_of(run: StageRun) -> Pipeline:
@@ -86,7 +93,19 @@ class Ahead:
         run.worker.engine.sync(run.state.policy_version)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Nothing is in work at the end of a stage, but after an error or Ctrl-C there is: nobody will learn from it,
+        and nobody watches it any more, so it is given up, and a thread that does not let go is left behind."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        engine, deadline, pause = self._behind.worker.engine, time.monotonic() + _LET_GO_S, 0.5
+        while running := [rollout for rollout in self._in_work if not rollout.done()]:
+            if time.monotonic() > deadline:
+                logger.warning("a rollout ahead of training has not ended %.0f s after the run: left behind", _LET_GO_S)
+                return
+            if isinstance(engine, InterruptibleEngine):
+                engine.abandon()
+            wait(running, timeout=pause)
+            pause *= 2
+        self._thread.shutdown(wait=True)
 
     def _fill(self, run: StageRun, after: int = 0) -> None:
         """Have `steps` steps in work behind the `after` ones that are no longer."""

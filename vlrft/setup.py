@@ -164,12 +164,18 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
 
 
 def check_staleness(config: Config, engine: Any) -> None:
-    """Refuse rollouts made ahead by an engine that samples from the trainer's own weights. Raises ConfigError."""
+    """Refuse rollouts made ahead by an engine that samples from the trainer's own weights, and ones that a resumed run
+    could not read back. Raises ConfigError."""
     ahead = config.engine.max_staleness
     if ahead and not hasattr(engine, "snapshot"):
         raise ConfigError(
             f"engine.max_staleness={ahead} needs an engine that samples while the trainer learns; "
             f"engine.name={config.engine.name} does not: use engine.name=vllm_server, or engine.max_staleness=0"
+        )
+    if ahead and not config.log.rollouts:
+        raise ConfigError(
+            f"engine.max_staleness={ahead} needs log.rollouts=true: what is in work at a checkpoint comes from weights "
+            "that are gone when the run is resumed, which reads it from rollouts/; or set engine.max_staleness=0"
         )
     if ahead and config.objective.mismatch == "none":
         logger.warning(

@@ -111,8 +111,10 @@ class StageRun:
 
     def close(self) -> None:
         """End the threads and processes of the stage."""
-        self.rollouts.close()
-        self.worker.judge.close()
+        try:
+            self.rollouts.close()
+        finally:
+            self.worker.judge.close()
 
     def enough_memory(self, phase: str, work: Callable[[], Sequence[Prompt | Group]]) -> AbstractContextManager[None]:
         """See `shortage.enough_memory`."""

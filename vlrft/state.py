@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vlrft.config import TrainConfig
 from vlrft.data.samplers import Sampler
 from vlrft.dist import World
+from vlrft.generators import rng_state, set_rng_state
 from vlrft.pack import Batch
 from vlrft.policy import Policy
 from vlrft.shard.base import Strategy
@@ -128,20 +127,6 @@ class TrainState:
 
 
 _COUNTERS = ("step", "global_step", "policy_version", "skipped_in_row", "skipped_steps")
-
-
-def rng_state() -> dict[str, Any]:
-    """Every global generator. Ours take explicit seeds; a reward, sampler or model of the user's may not."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 @dataclass(slots=True, kw_only=True)

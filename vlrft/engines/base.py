@@ -77,6 +77,15 @@ class SnapshotEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class InterruptibleEngine(Engine, Protocol):
+    """An engine that can be told that nobody waits for its answer any more."""
+
+    def abandon(self) -> None:
+        """Called while another thread is in `load` or `generate`, which then raises soon. As that thread may be between
+        two requests, it is called again until the thread is out. Nothing is asked afterwards."""
+
+
+@runtime_checkable
 class RestingEngine(Engine, Protocol):
     """An engine that shares the trainer's device and can give most of its memory back."""
 

@@ -19,7 +19,7 @@ import torch
 
 from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
-from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError, accompany
+from vlrft.engines.canary import Canary, Replay, StaleWeightsError, accompany
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.transfer import TransferSync, chosen, server_environment, server_settings
@@ -109,8 +109,7 @@ class VLLMServerEngine:
             self._use_given(base_urls, sync)
         else:
             self._plan_own({"max_num_seqs": max_rows, **settings}, sync)
-        tolerance = TOLERANCES[self._dtype] if canary_tolerance is None else canary_tolerance
-        self.canary = Canary(family, tolerance, kind=attention)
+        self.canary = Canary.of(family, self._dtype, canary_tolerance, kind=attention)
         self._sync: WeightSync | None = None
         self._folder: WeightFolder | None = None
         self._writing = threading.Lock()
@@ -204,6 +203,11 @@ class VLLMServerEngine:
     def replay(self, prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
         """Log-probs of a given completion's tokens, at temperature 1 and without bans, in the first server."""
         return self._replay_in(self.servers[0])(prompt, token_ids)
+
+    def abandon(self) -> None:
+        """Have what another thread asks for end: see `InterruptibleEngine`."""
+        for server in self.servers:
+            server.abandon()
 
     def close(self) -> None:
         """Stop the servers that were started, and remove the folder of weights."""

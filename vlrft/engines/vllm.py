@@ -16,7 +16,7 @@ import torch
 
 from vlrft.dist import World
 from vlrft.engines.base import Request, SamplingParams
-from vlrft.engines.canary import TOLERANCES, Canary, StaleWeightsError
+from vlrft.engines.canary import Canary, StaleWeightsError
 from vlrft.engines.vllm_adapter import hot_adapter
 from vlrft.engines.vllm_inputs import engine_input
 from vlrft.engines.vllm_ranks import ONE_PER_RANK, first_on_this_machine, keeping_process_group, refuse_splits
@@ -34,6 +34,7 @@ from vlrft.engines.vllm_sleep import Sleep
 from vlrft.engines.vllm_sleep import sleep_level as of_this_machine
 from vlrft.engines.vllm_worker import repack_embeddings
 from vlrft.engines.weights import WeightFolder, attend_write, published_tensors
+from vlrft.generators import rng_state, set_rng_state
 from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.types import Completion, Prompt
@@ -91,8 +92,7 @@ class VLLMEngine:
         self.hot = hot_adapter(family, adapter_sync)
         if self.hot is not None:
             self.settings = {**self.settings, **self.hot.settings()}
-        tolerance = TOLERANCES[self.dtype] if canary_tolerance is None else canary_tolerance
-        self.canary = Canary(family, tolerance, kind=attention)
+        self.canary = Canary.of(family, self.dtype, canary_tolerance, kind=attention)
         self.policy_version = 0
         self.world = World()
         self._writer = 0
@@ -125,7 +125,8 @@ class VLLMEngine:
     def rest(self) -> None:
         """Give the memory back that `sleep_level` says."""
         if self._llm is not None:
-            self._sleep.begin(self._llm)
+            with _told_if_dead(self._llm):
+                self._sleep.begin(self._llm)
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`."""
@@ -173,17 +174,22 @@ class VLLMEngine:
             self._llm = self._start()
             if self.hot is not None:
                 self.hot.load(self._llm)
-        elif self._is_stale or self._sleep.has_lost_weights:
-            self._sleep.end(self._llm, self._load)
-            self._forget()
         else:
-            self._sleep.end(self._llm, lambda: None)
-            return
+            with _told_if_dead(self._llm):
+                self._renew(self._llm)
         if not all(self.world.gather(self.canary.prompt is not None)):
             self.canary.choose([prompt for prompt in self.world.gather(self.canary.prompt) if prompt is not None])
         check = (RuntimeError, StaleWeightsError)
         self.world.together(lambda: self.canary.check(self.replay, self.policy_version), check)
         self._is_stale = False
+
+    def _renew(self, llm: LLM) -> None:
+        """Wake vLLM, and push weights that have moved, or that it has lost."""
+        if self._is_stale or self._sleep.has_lost_weights:
+            self._sleep.end(llm, self._load)
+            self._forget()
+        else:
+            self._sleep.end(llm, lambda: None)
 
     def _written(self) -> str:
         """The folder with the current weights, written by one rank per machine."""
@@ -246,7 +252,8 @@ class VLLMEngine:
             adapter = None if self.hot is None else self.hot.request
             engine.add_request(name, engine_input(self.family, prompt, appended), params, lora_request=adapter)
         done: dict[str, Any] = {}
-        with torch.random.fork_rng():  # vLLM draws from torch's own generator, even for rows that have a seed
+        # vLLM draws from torch's own generator, even for rows that have a seed.
+        with torch.random.fork_rng(), _told_if_dead(self._llm):
             while engine.has_unfinished_requests():
                 done |= {answer.request_id: answer for answer in engine.step() if answer.finished}
         return [done[name] for name in names]
@@ -274,14 +281,29 @@ def _is_direct(sync: str, settings: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
+def _told_if_dead(llm: LLM) -> Iterator[None]:
+    """What fails because a worker process of vLLM's has ended becomes vLLM's own EngineDeadError, which the engine in
+    this process (no VLLM_ENABLE_V1_MULTIPROCESSING) never raises by itself: there it is a RuntimeError like others."""
+    try:
+        yield
+    except Exception as error:
+        # Executors with processes of their own note it before they end what waits; others have no such mark.
+        if not getattr(llm.llm_engine.model_executor, "is_failed", False):
+            raise
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        raise EngineDeadError from error
+
+
+@contextmanager
 def _as_it_was() -> Iterator[None]:
-    """vLLM's start reseeds torch, and on the CPU takes `torch.set_num_threads` away: both are put back."""
+    """vLLM's start reseeds every global generator, and on the CPU takes `torch.set_num_threads` away: all put back."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    threads, setter, state = torch.get_num_threads(), torch.set_num_threads, torch.get_rng_state()
+    threads, setter, state = torch.get_num_threads(), torch.set_num_threads, rng_state()
     try:
         yield
     finally:
         torch.set_num_threads = setter
         torch.set_num_threads(threads)
-        torch.set_rng_state(state)
+        set_rng_state(state)

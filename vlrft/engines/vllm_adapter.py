@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlrft.adapters import VLLM_RANKS, hot_load_obstacle, save_adapter
+from vlrft.engines.held_folder import held_folder
 from vlrft.engines.weights import shared_memory_for
 from vlrft.models.base import Family
 
@@ -24,8 +22,8 @@ class HotAdapter:
         self.family = family
         parameters = [p for name, p in family.model.named_parameters() if ".lora_" in name]
         place = shared_memory_for(2 * sum(p.nbytes for p in parameters))
-        self.path = Path(tempfile.mkdtemp(prefix="vlrft-adapter-", dir=place))
-        self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.path, remove = held_folder("vlrft-adapter-", place)
+        self._remove = weakref.finalize(self, remove)
         self.request: LoRARequest | None = None
         """What every request of a rollout names."""
 
