@@ -21,8 +21,8 @@ import torch
 from vlrft.dist import World
 from vlrft.engines.base import EngineLostError, Request, SamplingParams
 from vlrft.engines.canary import TOLERANCES, Canary, Replay, StaleWeightsError, accompany
-from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.server_asking import at_once, refuse_other, replay_in
+from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.server_minder import Minder
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.transfer import TRANSFERS, TransferSync, chosen, server_environment, server_settings
@@ -196,10 +196,10 @@ class VLLMServerEngine:
         if any(self.world.gather(self._is_stale or self._lost)):
             self._bring_up_to_date(requests)
         refuse_too_long(requests, params, self.max_model_len)
-        is_alone = self.world.size == 1 or not (self._are_given or self._way in TRANSFERS)
+        waits = self.world.size > 1 and (self._are_given or self._way in TRANSFERS)
         with self._giving_again(), self._keeping_logs():
             done = self._asked(requests, params) if requests else []
-            if not is_alone:  # until all are done, only rank 0 can give a server that came back its weights
+            if waits:  # until all are done: only rank 0 can give a server that came back its weights
                 self.world.gather(None)
             if self.fleet is not None and self.fleet.failure is not None:
                 raise EngineLostError(self.fleet.failure)

@@ -77,8 +77,8 @@ def _looked_at(server: VLLMServer, family: Family) -> GivenServer:
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{server.url} runs vLLM {version}, which describes itself otherwise than {TESTED}, with which vlrft is tested "
-            f"(/server_info: {type(error).__name__}: {error}). Serve with vLLM {TESTED}, or use engine.name=hf"
+            f"{server.url} runs vLLM {version}, which describes itself otherwise than {TESTED}, which vlrft is tested "
+            f"with (/server_info: {type(error).__name__}: {error}). Serve with vLLM {TESTED}, or use engine.name=hf"
         ) from error
     _refuse_closed_routes(server)
     _refuse_other_settings(server, about)

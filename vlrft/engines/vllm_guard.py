@@ -30,7 +30,7 @@ NAME = "vlrft.engines.vllm_guard"
 
 
 def guard(owner: int, folder: str, command: list[str]) -> int:
-    """Run `command` until it ends, `owner` sends SIGTERM or is no longer this process's parent; returns its exit status.
+    """Run `command` until it ends, `owner` sends SIGTERM or is no longer our parent; returns its exit status.
 
     SIGTERM of anybody else is none of ours: a scheduler sends it to every process of a run, and the trainer, which
     goes on to its next stop point, still needs the server. Linux only.
