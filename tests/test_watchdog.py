@@ -158,13 +158,13 @@ def test_guards_of_servers_outlive_the_trainer_to_clear_up_behind_it(tmp_path: P
     shared.write_bytes(b"x" * 4096)
     weights = tmp_path / "weights"
     weights.mkdir()
-    maps = f"import mmap, time; m = mmap.mmap(open({str(shared)!r}, 'r+b').fileno(), 0); print('up', flush=True)"
+    maps = f"import mmap, time; f = open({str(shared)!r}, 'r+b'); m = mmap.mmap(f.fileno(), 0); print('up', flush=True)"
     program = (
         "import os, subprocess, sys\nfrom vlrft.watchdog import end_children\n"
         f"guard = [sys.executable, '-m', 'vlrft.engines.vllm_guard', str(os.getpid()), {str(weights)!r}]\n"
         f"server = [sys.executable, '-c', {maps + '; time.sleep(99)'!r}]\n"
         "p = subprocess.Popen([*guard, *server], stdout=subprocess.PIPE, text=True, start_new_session=True)\n"
-        "p.stdout.readline()\nend_children()\nprint(p.pid, flush=True)\nos._exit(75)"
+        "assert p.stdout.readline() == 'up\\n'\nend_children()\nprint(p.pid, flush=True)\nos._exit(75)"
     )
     try:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
