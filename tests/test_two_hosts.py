@@ -157,7 +157,7 @@ print("answer", VLLMServer(sys.argv[1], timeout_s=600.0, retries=8).ask("GET", "
 
 
 def test_a_cut_under_an_awaited_answer_is_noticed_after_half_a_minute(hosts: Hosts, tmp_path: Path) -> None:
-    """No data is under way that TCP would send again: only the options of the socket tell that the other end is gone."""
+    """No data is under way that TCP would send again: only the socket's options tell that the other end is gone."""
     served, said = tmp_path / "server.log", tmp_path / "client.log"
     server = hosts.run(hosts.server, [sys.executable, "-c", ANSWERS_LATER, SERVER], served)
     try:
