@@ -19,7 +19,8 @@ from vllm_scenes import PARAMS, nudge, prompts, sampled_gap, tiny_family
 
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
-from vlrft.engines.sync import stamp_weights
+from vlrft.engines.server_minder import UNTOUCHED
+from vlrft.engines.sync import load_policy, stamp_weights, weights_stamp
 from vlrft.engines.vllm_http import EngineUnreachableError
 from vlrft.models.base import Family
 from vlrft.records import rollout_file
@@ -140,6 +141,11 @@ def test_a_server_given_by_url_takes_the_policy_and_tells_who_else_pushes(
     guest = VLLMServerEngine(other, base_urls=[owner.servers[0].url], retries=1)
     assert guest.max_model_len == 2048
     assert sampled_gap(other, guest, prompts(other)) < 1e-5
+    assert owner._folder is not None
+    load_policy(owner.servers[0], owner._folder.path, UNTOUCHED)  # as if somebody had started it anew
+    guest.servers[0].retries = 8
+    assert sampled_gap(other, guest, prompts(other)) < 1e-5, "it is given the weights again"
+    assert weights_stamp(owner.servers[0]) == guest._stamp
     owner.servers[0].retries, before = 1, owner.servers[0].retries
     with pytest.raises(EngineUnreachableError, match="another run pushes weights to it"):
         owner.generate([Request(prompt=prompts(family)[0], seeds=(3,))], PARAMS)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from scripted_server import scripted
 from vllm_scenes import nudge, prompts, sampled_gap, tiny_family
 
+from vlrft.engines.base import SamplingParams
 from vlrft.engines.transfer import (
     PolicySource,
     ServersClient,
@@ -34,6 +37,8 @@ from vlrft.log import UserError
 from vlrft.models.base import Family
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
+
+from vlrft.engines.server import VLLMServerEngine
 
 CPU = torch.device("cpu")
 OK = (200, {})
@@ -219,6 +224,82 @@ def test_a_server_that_came_back_reads_the_last_push_from_its_folder(
     folder.close()
 
 
+def test_a_server_that_came_back_while_the_trainer_moves_waits_for_the_next_push(
+    family: Family, told: Told, senders: list[Sender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer's weights of now are not those of the last push: under its label they would pass for them."""
+    folder = WeightFolder(family)
+    sync = sync_of(family, "nccl", folder)
+    read: list[Path] = []
+    monkeypatch.setattr(VLLMServer, "rpc", lambda self, method, **about: read.append(Path(about["weights_path"])))
+    told.servers[0].repacks = False
+    sync.hold_still()
+    sync.push(told.servers, "run-1")
+    before = {name: tensor.clone() for name, tensor in published_tensors(family)}
+    sync.let_move()
+    nudge(family, "language_model")
+    assert not sync.again(told.servers[0], "run-1")
+    assert not read
+    assert told.routes(0)[-1] == "/update_weight_version", "it is told nothing"
+    sync.push(told.servers, "run-2")
+    assert len(senders) == 2, "it left the group"
+
+    sync.hold_still()
+    pushed = {name: tensor.clone() for name, tensor in published_tensors(family)}
+    assert sync.again(told.servers[0], "run-2")
+    sync.let_move()
+    nudge(family, "language_model")
+    assert sync.again(told.servers[0], "run-2"), "the folder has them now"
+    stored = load_file(read[-1] / "model.safetensors")
+    assert all(torch.equal(tensor, pushed[name]) for name, tensor in stored.items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in stored.items())
+    folder.close()
+
+
+def test_weights_do_not_move_while_they_are_read_for_a_server_that_came_back(
+    family: Family, told: Told, senders: list[Sender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = WeightFolder(family)
+    sync = sync_of(family, "nccl", folder)
+    sync.hold_still()
+    sync.push(told.servers, "run-1")
+    order: list[str] = []
+    reading = threading.Event()
+
+    def write(held: Any) -> Path:
+        reading.set()
+        time.sleep(0.2)
+        order.append("read")
+        return folder.path
+
+    monkeypatch.setattr(folder, "write", write)
+    monkeypatch.setattr(VLLMServer, "rpc", lambda self, method, **about: None)
+    thread = threading.Thread(target=sync.again, args=(told.servers[0], "run-1"))
+    thread.start()
+    reading.wait()
+    sync.let_move()
+    order.append("moves")
+    thread.join()
+    assert order == ["read", "moves"]
+    folder.close()
+
+
+def test_what_nobody_has_any_more_is_pushed_before_the_next_rollout(
+    family: Family, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = VLLMServerEngine(family)
+    engine._sync = sync = sync_of(family, "nccl", WeightFolder(family))
+    engine._is_stale, engine._stamp, engine._checked = False, "run-1", False
+    engine._revived(told.servers[0].url)
+    assert engine._lost
+    assert told.scripts[0].asked == [], "no label either"
+    brought: list[bool] = []
+    monkeypatch.setattr(engine, "_bring_up_to_date", lambda requests: brought.append(engine._lost))
+    engine.generate([], SamplingParams())
+    assert brought == [True]
+    sync.folder.close()
+
+
 def test_handles_of_cuda_memory_are_pickled_as_vllm_unpickles_them(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
 
@@ -288,8 +369,6 @@ def test_folders_keep_what_is_set_aside_until_it_is_taken(family: Family, tmp_pa
 @pytest.mark.parametrize("sync", ["nccl", "ipc"])
 def test_weights_arrive_over_the_gpu(sync: str) -> None:
     """nccl needs two GPUs: the trainer's and the server's."""
-    from vlrft.engines.server import VLLMServerEngine
-
     if sync == "nccl" and torch.cuda.device_count() < 2:
         pytest.skip("one GPU: NCCL needs one each for trainer and server")
     here = tiny_family("qwen2_5_vl")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,9 +16,11 @@ import torch
 from scripted_server import DROP, scripted
 from vllm_scenes import prompts, tiny_family
 
-from vlrft.engines import vllm_http, vllm_process
-from vlrft.engines.base import Request, SamplingParams
-from vlrft.engines.canary import Canary
+from vlrft.cli import is_user_error
+from vlrft.dist import World
+from vlrft.engines import server_minder, vllm_http, vllm_process
+from vlrft.engines.base import EngineLostError, Request, SamplingParams
+from vlrft.engines.canary import Canary, StaleWeightsError
 from vlrft.engines.server import VLLMServerEngine
 from vlrft.engines.sync import load_policy
 from vlrft.engines.vllm_http import EngineUnreachableError, PassingError, ServerRefusalError, VLLMServer
@@ -119,6 +123,71 @@ def test_a_request_waits_for_a_server_that_comes_back(client: Any) -> None:
             asking.ask("GET", "/x")
 
 
+def test_the_next_healthy_server_is_asked_in_the_place_of_a_dead_one(client: Any) -> None:
+    (closed,) = free_ports(1)
+    with (
+        scripted(x=[(500, {"error": "broken"})], health=[(200, {})]) as broken,
+        scripted(x=[(200, 3)], health=[(200, {})]) as sound,
+    ):
+        dead, first, second = (client(url, retries=2) for url in (f"http://127.0.0.1:{closed}", broken.url, sound.url))
+        assert dead.ask("GET", "/x", others=[first, second]) == 3
+        assert broken.asked == ["/health", "/x"]
+        with pytest.raises(EngineUnreachableError, match=rf"broken, nor did {dead.url} in its place"):
+            first.ask("GET", "/x", others=[dead])
+
+
+def test_connections_notice_a_cut_link_after_half_a_minute(client: Any) -> None:
+    """The options of the very socket that a request goes over; tests/test_two_hosts.py cuts a link."""
+    with scripted(x=[(200, 1)]) as server, client(server.url)._client.stream("GET", "/x") as response:
+        sock = response.extensions["network_stream"].get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        found = [sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names]
+        assert found == [10, 5, 4, 30_000]
+        response.read()
+
+
+class OneOfTwo(World):
+    """A rank that hears what the other one has said."""
+
+    def __init__(self, rank: int, heard: Any = None) -> None:
+        super().__init__(rank, 2)
+        self.heard, self.said = heard, None
+
+    def gather(self, value: Any) -> list[Any]:
+        self.said = value
+        return [self.heard, value] if self.rank else [value, self.heard]
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere"),
+    [
+        (UserError("wrong key"), UserError),
+        (ServerRefusalError("wrong key", 404), UserError),
+        (StaleWeightsError("old"), StaleWeightsError),
+        (EngineUnreachableError("gone"), EngineLostError),
+        (RuntimeError("NCCL"), RuntimeError),
+        (OSError(28, "no space left"), RuntimeError),
+    ],
+)
+def test_what_one_rank_meets_at_a_push_ends_the_others_alike(error: Exception, elsewhere: type[Exception]) -> None:
+    """Status 2 of any rank keeps `--max-restarts` from starting them again."""
+    engine = VLLMServerEngine.__new__(VLLMServerEngine)
+    engine.fleet = None
+
+    def fails() -> None:
+        raise error
+
+    engine.world = first = OneOfTwo(0)
+    with pytest.raises(type(error)):
+        engine._together(fails)
+    engine.world = OneOfTwo(1, heard=first.said)
+    with pytest.raises(elsewhere, match=re.escape(str(error))) as met:
+        engine._together(lambda: None)
+    assert type(met.value) is elsewhere
+    assert is_user_error(met.value) == is_user_error(error)
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", ""])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"engine.kwargs.base_urls: .* write http://host:port"):
@@ -153,7 +222,7 @@ def sound(about: dict[str, Any]) -> dict[str, list[Any]]:
 @needs_vllm
 def test_a_url_where_nobody_listens_is_named_with_the_command(family: Family) -> None:
     (port,) = free_ports(1)
-    with pytest.raises(EngineUnreachableError, match=rf"127.0.0.1:{port} did not answer.*vllm serve MODEL"):
+    with pytest.raises(UserError, match=rf"127.0.0.1:{port} did not answer.*vllm serve MODEL"):
         VLLMServerEngine(family, base_urls=[f"http://127.0.0.1:{port}"])
 
 
@@ -200,6 +269,34 @@ def test_another_version_is_told(family: Family, caplog: pytest.LogCaptureFixtur
 
 
 @needs_vllm
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"logprobs_mode": None},
+        {"multimodal_config": [1]},
+        {"dtype": "float33"},
+        {"max_model_len": None},
+        {"model_config": None},
+        {"parallel_config": "?"},
+        {"vllm_config": None},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_version_that_describes_itself_otherwise_is_refused(family: Family, changed: dict[str, Any]) -> None:
+    about = info("x/y")
+    model = about["vllm_config"]["model_config"]
+    for key, value in changed.items():
+        if key == "logprobs_mode":
+            del model[key]
+        else:
+            (model if key in model else about if key in about else about["vllm_config"])[key] = value
+    replies = {**sound(about), "version": [(200, {"version": "0.99.1"})]}
+    said = pytest.raises(UserError, match=r"runs vLLM 0.99.1, which describes itself.* 0.32.*Serve with vLLM 0.32")
+    with scripted(**replies) as server, said:
+        VLLMServerEngine(family, base_urls=[server.url])
+
+
+@needs_vllm
 def test_settings_of_servers_that_run_already_are_refused(family: Family) -> None:
     with pytest.raises(UserError, match=r"engine.kwargs.gpu_memory_utilization is for servers that vlrft starts"):
         VLLMServerEngine(family, base_urls=["http://127.0.0.1:1"], gpu_memory_utilization=0.5)
@@ -236,8 +333,26 @@ class RecordingSync:
     def push(self, servers: Sequence[VLLMServer], stamp: str, held: Any = None) -> None:
         self.pushed.append([server.url for server in servers])
 
-    def again(self, server: VLLMServer, stamp: str) -> None:
+    def again(self, server: VLLMServer, stamp: str) -> bool:
         self.pushed.append([server.url])
+        return True
+
+    def hold_still(self) -> None:
+        """Nothing is read from the trainer."""
+
+    def let_move(self) -> None:
+        """As above."""
+
+
+def use(engine: VLLMServerEngine, sync: RecordingSync, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine._sync = sync  # type: ignore[assignment]
+    monkeypatch.setattr(engine, "_seam", lambda: sync)
+
+
+def answer_of(prompt: Any, label: str, finish: str = "length", token: int = 5) -> tuple[int, dict[str, Any]]:
+    choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "weight_versions": [{"version": label}]}
+    choice["logprobs"] = {"content": [{"token_id": token, "logprob": -1.0}]}
+    return 200, {"prompt_token_ids": list(prompt.token_ids), "choices": [choice]}
 
 
 @needs_vllm
@@ -247,15 +362,13 @@ def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
     prompt = prompts(family)[3]
     monkeypatch.setattr(VLLMServerEngine, "_check", lambda self, rank, version: None)
 
-    def answer(label: str, finish: str = "length", token: int = 5) -> tuple[int, dict[str, Any]]:
-        choice = {"index": 0, "finish_reason": finish, "token_ids": [token], "weight_versions": [{"version": label}]}
-        choice["logprobs"] = {"content": [{"token_id": token, "logprob": -1.0}]}
-        return 200, {"prompt_token_ids": list(prompt.token_ids), "choices": [choice]}
+    def answer(label: str, **more: Any) -> tuple[int, dict[str, Any]]:
+        return answer_of(prompt, label, **more)
 
     with scripted(**sound(info("x/y"))) as server:
         engine = VLLMServerEngine(family, base_urls=[server.url])
         sync = RecordingSync()
-        monkeypatch.setattr(engine, "_seam", lambda: sync)
+        use(engine, sync, monkeypatch)
         ours = f"{engine._run}-4"
         server.replies["/weight_info"] = [(200, {"weight_version": "default"})]
         given = [answer("default", token=1), answer(ours, finish="abort", token=2), answer(ours)]
@@ -286,6 +399,73 @@ def test_an_abandoned_engine_ends_what_waits_for_a_server_that_is_gone(family: F
         with pytest.raises(EngineUnreachableError, match="is not needed any more"):
             asked.result()
     engine.close()
+
+
+def test_one_dead_server_of_two_does_not_end_the_run_and_comes_back_with_the_weights(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = prompts(family)[3]
+    monkeypatch.setattr(server_minder, "_POLL_S", 0.02)
+    monkeypatch.setattr(VLLMServerEngine, "_check", lambda self, rank, version: None)
+    with scripted(**sound(info("x/y"))) as lives, scripted(**sound(info("x/y"))) as dies:
+        engine = VLLMServerEngine(family, base_urls=[dies.url, lives.url], retries=2)
+        sync = RecordingSync()
+        use(engine, sync, monkeypatch)
+        ours = f"{engine._run}-1"
+        lives.replies |= {"/health": [(200, {})], "/weight_info": [(200, {"weight_version": ours})]}
+        lives.replies["/inference/v1/generate"] = [answer_of(prompt, ours)]
+        dies.replies |= {"/health": [(503, {})], "/inference/v1/generate": [(503, {})]}
+        dies.replies["/update_weight_version"] = [(200, {})]
+        requests, params = [Request(prompt=prompt, seeds=(seed,)) for seed in range(4)], SamplingParams(max_tokens=1)
+        engine.sync(1)
+        assert len(engine.generate(requests, params)) == 4
+        assert sync.pushed == [[lives.url]], "the other one is left out of the push"
+        assert dies.asked.count("/inference/v1/generate") == 1, "none but the look at the route"
+
+        # It is back, with vLLM's own label: the slow answer of the other one leaves time to notice it.
+        dies.replies |= {"/health": [(200, {})], "/weight_info": [(200, {"weight_version": "default"})]}
+        lives.replies["/inference/v1/generate"] = [0.5, answer_of(prompt, ours)]
+        assert len(engine.generate(requests[:1], params)) == 1
+        assert [dies.url] in sync.pushed
+        assert sorted(engine._reached) == sorted([dies.url, lives.url])
+        engine.close()
+
+
+@needs_vllm
+@pytest.mark.parametrize("label", ["default", "other-3"])
+def test_a_server_started_anew_by_somebody_gets_the_weights_but_never_another_runs(
+    label: str, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = prompts(family)[3]
+    monkeypatch.setattr(server_minder, "_POLL_S", 0.02)
+    with scripted(**sound(info("x/y"))) as server:
+        engine = VLLMServerEngine(family, base_urls=[server.url], retries=8 if label == "default" else 2)
+        sync = RecordingSync()
+        use(engine, sync, monkeypatch)
+        engine._is_stale, engine._stamp = False, f"{engine._run}-2"
+        server.replies |= {"/health": [(200, {})], "/weight_info": [(200, {"weight_version": label})]}
+        server.replies["/inference/v1/generate"] = [0.5, answer_of(prompt, label)]
+        server.replies["/update_weight_version"] = [(200, {})]
+
+        def again(given: VLLMServer, stamp: str) -> bool:
+            sync.pushed.append([stamp])
+            server.replies["/weight_info"] = [(200, {"weight_version": engine._stamp})]
+            server.replies["/inference/v1/generate"] = [answer_of(prompt, engine._stamp)]
+            return True
+
+        monkeypatch.setattr(sync, "again", again)
+        monkeypatch.setattr(vllm_http, "_FIRST_PAUSE", 0.05)
+        ask = [Request(prompt=prompt, seeds=(1,))], SamplingParams(max_tokens=1)
+        if label == "default":
+            assert len(engine.generate(*ask)) == 1
+            assert sync.pushed == [[f"{engine._stamp}-unchecked"]], "no answer counts before the canary has seen it"
+            assert "/update_weight_version" in server.asked
+        else:
+            with pytest.raises(EngineUnreachableError, match="another run pushes weights to it"):
+                engine.generate(*ask)
+            assert "/weight_info" in server.asked, "it was looked at"
+            assert sync.pushed == []
+        engine.close()
 
 
 @needs_vllm

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from vlrft.engines import vllm_process
+from vlrft.engines.base import EngineLostError
+from vlrft.engines.server import VLLMServerEngine
+from vlrft.engines.vllm_http import PassingError
 from vlrft.engines.vllm_process import Fleet, serve_arguments
 from vlrft.log import UserError
 
@@ -67,6 +71,81 @@ def test_a_dead_server_is_started_anew_at_its_port(monkeypatch: pytest.MonkeyPat
     fleet.close()
     assert fleet.failure is None
     assert not any(map(is_alive, left))
+
+
+def test_signals_that_a_scheduler_sends_to_every_process_leave_the_servers_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The trainer goes on to its next stop point, and needs them until then."""
+    fleet = fleet_of(monkeypatch, LISTENS, tmp_path)
+    fleet.start()
+    process, server = fleet.replicas[0].process, server_of(fleet)
+    assert process is not None
+    for pid in (process.pid, server):
+        for name in ("USR1", "USR2", "HUP", *(["TERM"] if pid == process.pid else [])):
+            subprocess.run(["sh", "-c", f"kill -{name} {pid}"], check=True)  # by another than the trainer
+    time.sleep(0.6)
+    assert is_alive(server)
+    assert server_of(fleet) == server
+    began = time.monotonic()
+    fleet.close()
+    assert not is_alive(server)
+    assert time.monotonic() - began < 8.0
+
+
+def test_a_server_ends_with_its_guard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vllm_process, "_RESTARTS", 0)
+    fleet = fleet_of(monkeypatch, LISTENS, tmp_path)
+    fleet.start()
+    process, server = fleet.replicas[0].process, server_of(fleet)
+    assert process is not None
+    process.kill()
+    wait_until(lambda: not is_alive(server))
+    fleet.close()
+
+
+def test_temporary_logs_stay_when_the_run_ends_with_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for fails in (False, True):
+        monkeypatch.setattr(vllm_process, "server_command", lambda: [sys.executable, "-c", LISTENS])
+        fleet = Fleet(
+            tmp_path, {}, replicas=1, devices=None, log_dir=None, start_timeout_s=30.0, revived=lambda url: None
+        )
+        (url,) = fleet.start()
+        fleet.replicas[0].log.write_text("RuntimeError: no kernel\n")
+        engine = VLLMServerEngine.__new__(VLLMServerEngine)
+        engine.fleet, engine._start_timeout_s, engine._patience = fleet, 0.1, {"timeout_s": 1.0, "retries": 0}
+        server = engine._own(url)
+        if fails:
+            said = rf"its log is {fleet.replicas[0].log}, which ends so:\nRuntimeError: no kernel"
+            with pytest.raises(EngineLostError, match=said), engine._keeping_logs():
+                server.ask("GET", "/x", accept=never)
+        server.close()
+        fleet.close()
+        assert fleet.log_dir.exists() is fails
+
+
+def never(answer: Any) -> None:
+    raise PassingError("never good enough")
+
+
+def test_restarts_count_anew_after_an_hour_of_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vllm_process, "_RESTARTS", 1)
+    fleet = fleet_of(monkeypatch, LISTENS, tmp_path)
+    (replica,) = fleet.replicas
+    monkeypatch.setattr(fleet, "_await", lambda replica: None)
+    monkeypatch.setattr(vllm_process.subprocess, "Popen", lambda *_, **__: None)
+    now = 10.0
+    monkeypatch.setattr(vllm_process.time, "monotonic", lambda: now)
+    replica.start()
+    for _ in range(3):
+        now += 3601
+        fleet._restart(replica)
+        now += 5
+        fleet._restart(replica)
+    assert fleet.failure is None
+    fleet._restart(replica)
+    assert "has ended 2 times without an hour of work between" in str(fleet.failure)
 
 
 def test_a_server_that_keeps_ending_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

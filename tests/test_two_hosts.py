@@ -135,6 +135,52 @@ def test_a_link_is_cut_and_restored(hosts: Hosts, recipe: Any, tmp_path: Path) -
             assert same, f"{key}: {value} without a cut, {other[key]} with it"
 
 
+ANSWERS_LATER = """
+import http.server, sys, time
+asked = []
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked.append(self.path)
+        print("asked", flush=True)
+        if len(asked) == 1:
+            time.sleep(600)
+        self.send_response(200); self.send_header("Content-Length", "1"); self.end_headers(); self.wfile.write(b"7")
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer((sys.argv[1], 8100), Handler).serve_forever()
+"""
+ASKS = """
+import logging, sys
+from vlrft.engines.vllm_http import VLLMServer
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+print("answer", VLLMServer(sys.argv[1], timeout_s=600.0, retries=8).ask("GET", "/x"), flush=True)
+"""
+
+
+def test_a_cut_under_an_awaited_answer_is_noticed_after_half_a_minute(hosts: Hosts, tmp_path: Path) -> None:
+    """No data is under way that TCP would send again: only the socket's options tell that the other end is gone."""
+    served, said = tmp_path / "server.log", tmp_path / "client.log"
+    server = hosts.run(hosts.server, [sys.executable, "-c", ANSWERS_LATER, SERVER], served)
+    try:
+        time.sleep(2.0)
+        client = hosts.run(hosts.trainer, [sys.executable, "-c", ASKS, f"http://{SERVER}:8100"], said)
+        try:
+            wait_for(lambda: "asked" in served.read_text(), 60, "the request", client, said)
+            hosts.cut()
+            began = time.monotonic()
+            wait_for(lambda: "attempt 1 of 9" in said.read_text(), 60, "the warning", client, said)
+            assert 20 < time.monotonic() - began < 50
+            time.sleep(max(0.0, 42 - (time.monotonic() - began)))
+            hosts.restore()
+            assert client.wait(timeout=120) == 0, said.read_text()
+            assert "answer 7" in said.read_text()
+        finally:
+            client.kill()
+            client.wait()
+    finally:
+        server.kill()
+        server.wait()
+
+
 def trained(hosts: Hosts, recipe: Any, run: Path, model: Path, *, cut: bool) -> list[dict[str, Any]]:
     kwargs = {"base_urls": [f"http://{SERVER}:8100"], "timeout_s": 120}
     made = recipe(

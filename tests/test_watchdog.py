@@ -18,8 +18,11 @@ import yaml
 from test_resume import rows
 
 import vlrft
+from vlrft.cli import is_user_error
 from vlrft.config import TimeLimitsConfig
 from vlrft.dist import World, collectives
+from vlrft.engines.base import EngineLostError
+from vlrft.engines.vllm_http import EngineUnreachableError
 from vlrft.log import Timers
 from vlrft.stages import EngineDiedError, is_dead_engine
 from vlrft.testing import tiny_recipe
@@ -198,6 +201,47 @@ def test_children_of_children_are_ended() -> None:
     assert status == "-9"
     state = Path(f"/proc/{grandchild}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_guards_of_servers_outlive_the_trainer_to_clear_up_behind_it(tmp_path: Path) -> None:
+    """What a server has in shared memory, nobody else removes."""
+    shared = Path("/dev/shm") / f"psm_test{os.getpid()}"
+    shared.write_bytes(b"x" * 4096)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    maps = f"import mmap, time; f = open({str(shared)!r}, 'r+b'); m = mmap.mmap(f.fileno(), 0); print('up', flush=True)"
+    program = (
+        "import os, subprocess, sys\nfrom vlrft.watchdog import end_children\n"
+        f"guard = [sys.executable, '-m', 'vlrft.engines.vllm_guard', str(os.getpid()), {str(weights)!r}]\n"
+        f"server = [sys.executable, '-c', {maps + '; time.sleep(99)'!r}]\n"
+        "p = subprocess.Popen([*guard, *server], stdout=subprocess.PIPE, text=True, start_new_session=True)\n"
+        "assert p.stdout.readline() == 'up\\n'\nend_children()\nprint(p.pid, flush=True)\nos._exit(75)"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 75, done.stderr
+        until = time.monotonic() + 20
+        while shared.exists() or weights.exists():
+            assert time.monotonic() < until, "it is still there"
+            time.sleep(0.05)
+    finally:
+        shared.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("error", [EngineLostError("gone six times"), EngineUnreachableError("no answer")])
+def test_servers_that_stay_away_in_a_run_are_told_with_the_next_step(
+    error: Exception, recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No user's error: `--max-restarts` starts the run again."""
+
+    def dies(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("vlrft.engines.hf.HFEngine.generate", dies)
+    said = rf"engine has died \({error}\).*vlrft train --resume {tmp_path / 'run'}"
+    with pytest.raises(EngineDiedError, match=said) as met:
+        vlrft.train(recipe(train={"steps": 1}, eval={}))
+    assert not is_user_error(met.value)
 
 
 def test_a_dead_engine_is_told_with_the_next_step(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,22 +110,28 @@ class World:
             dist.all_gather_object(everything, value, group=self.group)
         return everything
 
-    def together(self, work: Callable[[], T], expected: tuple[type[Exception], ...]) -> T:
+    def together(
+        self, work: Callable[[], T], expected: tuple[type[Exception], ...], kept: tuple[type[Exception], ...] = ()
+    ) -> T:
         """What `work` returns on this rank; where it raises one of `expected` on any, all ranks raise.
 
-        Else the others would wait for the rank that is gone. They raise the last of `expected` with the same text.
+        Else the others would wait for the rank that is gone. They raise, with the same text, that of `kept` which it
+        is (each made of one text), else the last of `expected`: a rank's exit status says whether to start again.
         """
+        said: tuple[str, int] | None = None
         try:
-            outcome: T | Exception = work()
+            outcome = work()
         except expected as error:
-            outcome = error
-        said = [str(outcome) if isinstance(outcome, expected) else None]
-        first = next((text for (text,) in self.gather(said) if text is not None), None)
-        if isinstance(outcome, expected):
-            raise outcome
+            failure: Exception | None = error
+            said = str(error), next((i for i, kind in enumerate(kept) if isinstance(error, kind)), len(kept))
+        else:
+            failure = None
+        first = next((about for about in self.gather(said) if about is not None), None)
+        if failure is not None:
+            raise failure
         if first is not None:
-            raise expected[-1](first)
-        return outcome  # type: ignore[return-value]
+            raise (*kept, expected[-1])[first[1]](first[0])
+        return outcome
 
     def gather_groups(self, mine: Sequence[Group], proposed: Sequence[Sample]) -> list[Group]:
         """The groups of all ranks in the order of `proposed`, which every rank has; those of others without tensors."""

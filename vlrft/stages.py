@@ -16,6 +16,7 @@ from vlrft import checkpoint, watchdog
 from vlrft.autoresume import find_run
 from vlrft.checkpoint import CheckpointError, Saved
 from vlrft.compose import Composed, stage_configs
+from vlrft.engines.base import EngineLostError
 from vlrft.log import MetricsWriter, Progress, SilentWriter, Timers, UserError
 from vlrft.pipeline import pipeline_of
 from vlrft.preempt import StopAsked, StopSignals
@@ -303,8 +304,10 @@ _DEAD_ENGINE = "vllm.v1.engine.exceptions.EngineDeadError"
 
 
 def is_dead_engine(error: BaseException) -> bool:
-    """Whether vLLM says that its workers are gone."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" == _DEAD_ENGINE for kind in type(error).__mro__)
+    """Whether vLLM says that its workers are gone, or its servers stay away."""
+    return isinstance(error, EngineLostError) or any(
+        f"{kind.__module__}.{kind.__qualname__}" == _DEAD_ENGINE for kind in type(error).__mro__
+    )
 
 
 def _where(stage: StageRun, kind: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Self
 
 from vlrft.config import TimeLimitsConfig
 from vlrft.dist import World, collectives, wait_in_collectives
+from vlrft.engines import vllm_guard
 from vlrft.log import Phase, Timers
 
 EXIT_STATUS = 75
@@ -193,12 +194,16 @@ def _say(text: str) -> None:
 
 
 def end_children() -> None:
-    """Kill every process that descends from this one (Linux): `os._exit` runs none of the code that would end them."""
+    """Kill every process that descends from this one (Linux): `os._exit` runs none of the code that would end them.
+
+    Guards of vLLM servers are left, with what is below them: they notice the end of this process, and clear away what
+    the servers have in shared memory too (`engines/vllm_guard.py`).
+    """
     waiting, found = [os.getpid()], list[int]()
     while waiting:
         for path in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
             try:
-                children = [int(word) for word in path.read_text().split()]
+                children = [child for child in map(int, path.read_text().split()) if not _is_guard(child)]
             except OSError:  # it has ended meanwhile
                 continue
             found += children
@@ -208,3 +213,10 @@ def end_children() -> None:
             os.kill(child, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def _is_guard(process: int) -> bool:
+    try:
+        return vllm_guard.NAME.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended meanwhile
+        return False

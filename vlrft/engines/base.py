@@ -10,6 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 from vlrft.types import Completion, Prompt
 
 
+class EngineLostError(Exception):
+    """An engine's processes or servers are gone in the middle of a run, by no fault of the recipe: starting again may
+    help. No RuntimeError, so that what a dead server said of its memory is not taken for the trainer's own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """How tokens are drawn. Log-probs are those of the distribution after temperature and bans."""

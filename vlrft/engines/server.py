@@ -7,10 +7,11 @@ completions.
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from typing import Any
 import torch
 
 from vlrft.dist import World
-from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.base import EngineLostError, Request, SamplingParams
 from vlrft.engines.canary import Canary, Replay, StaleWeightsError, accompany
+from vlrft.engines.server_asking import at_once, refuse_other, replay_in
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
+from vlrft.engines.server_minder import Minder
 from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
-from vlrft.engines.transfer import TransferSync, chosen, server_environment, server_settings
-from vlrft.engines.vllm_http import PassingError, VLLMServer
+from vlrft.engines.transfer import TRANSFERS, TransferSync, chosen, server_environment, server_settings
+from vlrft.engines.vllm_http import VLLMServer
 from vlrft.engines.vllm_process import Fleet
 from vlrft.engines.vllm_shared import (
     SETTINGS,
@@ -33,15 +36,16 @@ from vlrft.engines.vllm_shared import (
     sampling_fields,
     weight_dtype,
 )
-from vlrft.engines.vllm_wire import GENERATE, completions, replayed, request_body, stamps, was_aborted
+from vlrft.engines.vllm_wire import GENERATE, completions, request_body
 from vlrft.engines.weights import WeightFolder, attend_write
 from vlrft.log import UserError
 from vlrft.models.base import Family
 from vlrft.types import Completion, Prompt
 
-_AT_ONCE = 128
-"""Requests under way per server: vLLM queues what it cannot take yet."""
-_EXPECTED = (StaleWeightsError, RuntimeError, OSError, UserError)
+logger = logging.getLogger(__name__)
+
+_KEPT = (UserError, StaleWeightsError, EngineLostError)
+_EXPECTED = (*_KEPT, OSError, RuntimeError)
 """What a rank may meet at a sync: told to the other ranks, which would wait for it for ever."""
 
 
@@ -104,6 +108,7 @@ class VLLMServerEngine:
         self._replicas, self._devices = replicas, devices
         self._dtype = weight_dtype(family, precision, dtype)
         self._shards: dict[str, int] = {}
+        self._are_given = base_urls is not None
         if base_urls is not None:
             refuse_settings({**settings, **({"replicas": replicas} if replicas != 1 else {})}, devices)
             self._use_given(base_urls, sync)
@@ -112,12 +117,17 @@ class VLLMServerEngine:
         self.canary = Canary.of(family, self._dtype, canary_tolerance, kind=attention)
         self._sync: WeightSync | None = None
         self._folder: WeightFolder | None = None
-        self._writing = threading.Lock()
+        self._writing = threading.RLock()
+        """Held while a server that was started anew gets the weights, and while a push begins."""
         self._loaded: Snapshot | None = None
         """Whose weights the servers have, where it is not the trainer's of the last `sync`."""
         self._is_stale = True
         self._pushing = False
         """Whether whoever finds a server without the right weights can leave it to the push under way."""
+        self._lost = False
+        """Whether a server has lost the weights of the last push, which nobody has any more."""
+        self._reached: list[str] = []
+        """URLs of the servers that the last push has reached: those asked first."""
         self._checked = False
         """Whether the canary has seen the weights of the last push."""
         self._stamp, self._pushed = "", 0
@@ -182,27 +192,62 @@ class VLLMServerEngine:
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`, so a request that is repeated, after whatever
         failure and at whatever server, gives the same tokens."""
-        if any(self.world.gather(self._is_stale)):
+        if any(self.world.gather(self._is_stale or self._lost)):
             self._bring_up_to_date(requests)
-        if not requests:
-            return []
         refuse_too_long(requests, params, self.max_model_len)
+        waits = self.world.size > 1 and (self._are_given or self._way in TRANSFERS)
+        with self._giving_again(), self._keeping_logs():
+            done = self._asked(requests, params) if requests else []
+            if waits:  # until all are done: only rank 0 can give a server that came back its weights
+                self.world.gather(None)
+            if self.fleet is not None and self.fleet.failure is not None:
+                raise EngineLostError(self.fleet.failure)
+        return done
+
+    def _asked(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         version, stamp = self._pushed, self._stamp
+        first = [server for server in self.servers if server.url in self._reached] or self.servers
+        last = [server for server in self.servers if server not in first]
 
         def one(index: int) -> tuple[Completion, ...]:
-            request, server = requests[index], self.servers[(self.world.rank + index) % len(self.servers)]
+            request, at = requests[index], (self.world.rank + index) % len(first)
+            server, *others = [*first[at:], *first[:at], *last]
             body = request_body(self.family, request.prompt, sampling_fields(request, params, self.family))
-            answer = server.ask("POST", GENERATE, body=body, accept=lambda answer: _refuse_other(answer, stamp))
+            answer = server.ask(
+                "POST", GENERATE, body=body, accept=lambda answer: refuse_other(answer, stamp), others=others
+            )
             return completions(self.family, request, answer, version)
 
-        done = self._at_once(one, len(requests))
-        if self.fleet is not None and self.fleet.failure is not None:
-            raise UserError(self.fleet.failure)
-        return done
+        return at_once(self.servers, one, len(requests))
+
+    @contextmanager
+    def _giving_again(self) -> Iterator[None]:
+        """Rank 0's, while rollouts are under way: servers that come back get the weights of the last push."""
+        if self._sync is None:
+            yield
+            return
+        if self._loaded is None:
+            self._sync.hold_still()
+        minder = Minder(self.servers, self._run, self._stamp, self._give_again) if self._are_given else nullcontext()
+        try:
+            with minder:
+                yield
+        finally:
+            self._sync.let_move()
+
+    @contextmanager
+    def _keeping_logs(self) -> Iterator[None]:
+        """Where it ends with an error, temporary logs of servers stay: the error may be theirs."""
+        try:
+            yield
+        except Exception:
+            if self.fleet is not None:
+                self.fleet.keeps_logs = True
+            raise
 
     def replay(self, prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
         """Log-probs of a given completion's tokens, at temperature 1 and without bans, in the first server."""
-        return self._replay_in(self.servers[0])(prompt, token_ids)
+        return replay_in(self.family, self.servers[0])(prompt, token_ids)
 
     def abandon(self) -> None:
         """Have what another thread asks for end: see `InterruptibleEngine`."""
@@ -218,21 +263,6 @@ class VLLMServerEngine:
         if self._folder is not None:
             self._folder.close()
         self.fleet, self._folder, self._sync = None, None, None
-
-    def _at_once(self, work: Callable[[int], tuple[Completion, ...]], count: int) -> list[tuple[Completion, ...]]:
-        """What `work` gives for 0 to count - 1, side by side; when one fails, the others are not waited for."""
-        try:
-            with ThreadPoolExecutor(min(count, _AT_ONCE * len(self.servers))) as pool:
-                try:
-                    return list(pool.map(work, range(count)))
-                except BaseException:  # Ctrl-C as well
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    for server in self.servers:
-                        server.abandon()
-                    raise
-        finally:
-            for server in self.servers:
-                server.renew()
 
     def _take(self, given: Sequence[GivenServer]) -> None:
         self.servers = [one.server for one in given]
@@ -255,7 +285,7 @@ class VLLMServerEngine:
         stamp = f"{self._run}-{version}"
         held = None if snapshot is None else snapshot.weights
         self._together(lambda: self._push(stamp, held, is_held=snapshot is not None))
-        urls = self.world.gather([server.url for server in self.servers])[0]
+        urls, self._reached = self.world.gather(([server.url for server in self.servers], self._reached))[0]
         if not self.servers:
             self.servers = [self._own(url) for url in urls]
         self._together(check)
@@ -263,7 +293,8 @@ class VLLMServerEngine:
         self._is_stale = self.policy_version != version
 
     def _together(self, work: Callable[[], None]) -> None:
-        self.world.together(work, _EXPECTED)
+        with self._keeping_logs():
+            self.world.together(work, _EXPECTED, _KEPT)
 
     def _push(self, stamp: str, held: Any, *, is_held: bool) -> None:
         if not self.world.is_main:
@@ -271,20 +302,36 @@ class VLLMServerEngine:
                 attend_write(self.family)
             return
         sync = self._seam()
-        self._pushing, self._checked = True, False
+        with self._writing:  # not while a server that came back is given the weights of the push before
+            self._pushing, self._checked, self._lost = True, False, False
+        if not is_held:
+            sync.hold_still()
+        servers = self._there()
         try:
-            if not self.servers:
+            if not servers:
                 self._start(sync.folder_of(held))
-                for server in self.servers:
+                servers = self.servers
+                for server in servers:
                     stamp_weights(server, stamp)
             else:
-                sync.push(self.servers, stamp, held)
+                sync.push(servers, stamp, held)
             self._stamp = stamp
         finally:
             self._pushing = False
-        for server in self.servers:
+        for server in servers:
             if weights_stamp(server) != stamp:  # it died and came back while others were pushed to
                 sync.again(server, stamp)
+        self._reached = [server.url for server in servers]
+
+    def _there(self) -> list[VLLMServer]:
+        """The servers to push to. Of several given ones some may be away: they get the weights when they are back."""
+        if not self._are_given or self._way in TRANSFERS or len(self.servers) == 1:
+            return self.servers
+        there = [server for server in self.servers if server.is_healthy()]
+        if 0 < len(there) < len(self.servers):
+            away = [server.url for server in self.servers if server not in there]
+            logger.warning("%s cannot be reached; the run goes on with %d others", ", ".join(away), len(there))
+        return there or self.servers
 
     def _start(self, path: Path) -> None:
         self.fleet = Fleet(
@@ -315,26 +362,34 @@ class VLLMServerEngine:
         fleet = self.fleet
         if fleet is not None:
             server.gave_up = lambda: fleet.failure
+            server.last_words = lambda: fleet.told_of(url)
         return server
 
     def _revived(self, url: str) -> None:
-        """A server is back with the weights of the last push: check and label them. A push does so by itself."""
-        if self._pushing:
-            return
-        checked = self._checked
+        """A server that we have started anew is up, with the weights that the folder has."""
         server = VLLMServer(url, **self._patience)
         try:
-            if self._sync is not None and not self._sync.fills_folder:
-                self._sync.again(server, self._stamp)
-            for replay in self._replays(server) if checked else ():
-                self.canary.check_again(replay, self._pushed)
-            stamp_weights(server, self._stamp)
+            self._give_again(server, loads=self._sync is not None and not self._sync.fills_folder)
         finally:
             server.close()
 
+    def _give_again(self, server: VLLMServer, *, loads: bool = True) -> None:
+        """Give a server that came back the weights of the last push, check and label them. A push does so by itself."""
+        with self._writing:
+            if self._pushing:
+                return
+            if loads and self._sync is not None and not self._sync.again(server, f"{self._stamp}-unchecked"):
+                self._lost = True
+                return
+            for replay in self._replays(server) if self._checked else ():
+                self.canary.check_again(replay, self._pushed)
+            stamp_weights(server, self._stamp)
+            self._reached = sorted({*self._reached, server.url})
+
     def _check(self, rank: int, version: int, trainer: list[float] | None = None) -> None:
         if self.world.rank == rank:
-            replays = [replay for server in self.servers for replay in self._replays(server)]
+            reached = [server for server in self.servers if server.url in self._reached]
+            replays = [replay for server in reached for replay in self._replays(server)]
             self.canary.check_all(replays, version, trainer)
         elif trainer is None:
             accompany(self.family)
@@ -342,25 +397,4 @@ class VLLMServerEngine:
     def _replays(self, server: VLLMServer) -> list[Replay]:
         """One for each engine behind a server (data_parallel_size)."""
         shards = self._shards.get(server.url) or self._shards.get("", 1)
-        return [self._replay_in(server, shard if shards > 1 else None) for shard in range(shards)]
-
-    def _replay_in(self, server: VLLMServer, shard: int | None = None) -> Replay:
-        def replay(prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
-            fields = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
-            headers = {} if shard is None else {"X-data-parallel-rank": str(shard)}
-            body = request_body(self.family, prompt, fields, token_ids)
-            return replayed(server.ask("POST", GENERATE, body=body, headers=headers), token_ids)
-
-        return replay
-
-
-def _refuse_other(answer: Any, stamp: str) -> None:
-    """An answer that other weights gave is asked for again: a server that is back gets the right ones in a moment."""
-    if was_aborted(answer):
-        raise PassingError("it was told to abort its requests")
-    found = stamps(answer)
-    if found != {stamp}:
-        raise PassingError(
-            f"it sampled with weights labelled {', '.join(sorted(found)) or 'not at all'}, this run pushed {stamp}: "
-            "it was started anew, or another run pushes weights to it"
-        )
+        return [replay_in(self.family, server, shard if shards > 1 else None) for shard in range(shards)]

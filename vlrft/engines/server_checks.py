@@ -54,31 +54,77 @@ def refuse_settings(settings: Mapping[str, Any], devices: Sequence[str] | None) 
 def look_at(server: VLLMServer, family: Family) -> GivenServer:
     """Refuse a server that is not there, serves another model, or cannot be given weights.
 
-    Raises EngineUnreachableError or UserError with the next step.
+    Raises UserError with the next step.
     """
     try:
-        version = str(server.ask("GET", "/version", retries=_FIRST_RETRIES)["version"])
+        return _looked_at(server, family)
     except EngineUnreachableError as error:
-        raise EngineUnreachableError(f"{error}. The command: {_COMMAND}") from error
+        raise UserError(f"{error}. The command: {_COMMAND}") from error
+
+
+def _looked_at(server: VLLMServer, family: Family) -> GivenServer:
+    try:
+        version = str(server.ask("GET", "/version", retries=_FIRST_RETRIES)["version"])
     except (ServerRefusalError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"engine.kwargs.base_urls: behind {server.url} is no vLLM server ({error})") from error
     if not version.startswith(f"{TESTED}."):
         logger.warning("%s runs vLLM %s; vlrft is tested with %s", server.url, version, TESTED)
     try:
-        config = server.ask("GET", "/server_info?config_format=json")["vllm_config"]
+        about = _read(server.ask("GET", "/server_info?config_format=json"))
     except ServerRefusalError as error:
         raise UserError(
             f"{server.url} lacks the routes by which weights are pushed ({error}): start it so: {_COMMAND}"
         ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{server.url} runs vLLM {version}, which describes itself otherwise than {TESTED}, which vlrft is tested "
+            f"with (/server_info: {type(error).__name__}: {error}). Serve with vLLM {TESTED}, or use engine.name=hf"
+        ) from error
     _refuse_closed_routes(server)
-    _refuse_other_settings(server, config)
-    _refuse_other_model(server, str(config["model_config"]["model"]), family)
+    _refuse_other_settings(server, about)
+    _refuse_other_model(server, about.model, family)
     return GivenServer(
         server=server,
-        max_model_len=int(config["model_config"]["max_model_len"]),
-        dtype=getattr(torch, str(config["model_config"]["dtype"]).removeprefix("torch.")),
-        shards=int(config["parallel_config"]["data_parallel_size"]),
+        max_model_len=about.max_model_len,
+        dtype=about.dtype,
+        shards=about.shards,
+        transfer=about.transfer,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """What a server says of itself."""
+
+    model: str
+    max_model_len: int
+    dtype: torch.dtype
+    shards: int
+    transfer: str | None
+    logprobs_mode: str
+    normalizes: bool
+    """Whether its device normalises pixels."""
+    worker: str
+    device: str
+
+
+def _read(info: Any) -> _About:
+    """`/server_info` of vLLM 0.32. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
+    config = info["vllm_config"]
+    model, parallel = config["model_config"], config["parallel_config"]
+    dtype = getattr(torch, str(model["dtype"]).removeprefix("torch."))
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype {model['dtype']!r}")
+    return _About(
+        model=str(model["model"]),
+        max_model_len=int(model["max_model_len"]),
+        dtype=dtype,
+        shards=int(parallel["data_parallel_size"]),
         transfer=transfer_of(config),
+        logprobs_mode=str(model["logprobs_mode"]),
+        normalizes=bool((model["multimodal_config"] or {}).get("mm_device_do_normalize")),
+        worker=str(parallel["worker_extension_cls"]),
+        device=str(config["device_config"]["device"]),
     )
 
 
@@ -91,14 +137,13 @@ def _refuse_closed_routes(server: VLLMServer) -> None:
             raise UserError(f"{error}. Start it so: {_COMMAND}") from error
 
 
-def _refuse_other_settings(server: VLLMServer, config: Mapping[str, Any]) -> None:
-    model, parallel = config["model_config"], config["parallel_config"]
-    server.repacks = parallel["worker_extension_cls"] == WORKER
+def _refuse_other_settings(server: VLLMServer, about: _About) -> None:
+    server.repacks = about.worker == WORKER
     found = {
-        "--logprobs-mode processed_logprobs": model["logprobs_mode"] == "processed_logprobs",
-        "--no-mm-device-do-normalize": not (model["multimodal_config"] or {}).get("mm_device_do_normalize"),
+        "--logprobs-mode processed_logprobs": about.logprobs_mode == "processed_logprobs",
+        "--no-mm-device-do-normalize": not about.normalizes,
         # There vLLM keeps a packed copy of the output head, which must be made anew.
-        f"--worker-extension-cls {WORKER}": server.repacks or config["device_config"]["device"] != "cpu",
+        f"--worker-extension-cls {WORKER}": server.repacks or about.device != "cpu",
     }
     missing = [option for option, is_there in found.items() if not is_there]
     if missing:

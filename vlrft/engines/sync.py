@@ -29,8 +29,15 @@ class WeightSync(Protocol):
         """Load the current weights, or those held, into every server, forget what was computed from the old ones, and
         label them with `stamp`, which every answer then carries. Nothing may be asked of the servers meanwhile."""
 
-    def again(self, server: VLLMServer, stamp: str) -> None:
-        """Give one server, which was started anew, what the last push gave."""
+    def again(self, server: VLLMServer, stamp: str) -> bool:
+        """Give one server, which was started anew, what the last push gave; False where that is gone, since the
+        trainer's weights may have moved: the next push has to."""
+
+    def hold_still(self) -> None:
+        """From here on, until `let_move`, the trainer's weights are those of the last push."""
+
+    def let_move(self) -> None:
+        """They may move; returns when nobody reads them."""
 
 
 class FolderSync:
@@ -54,8 +61,15 @@ class FolderSync:
         path = self.folder_of(held)
         at_once(servers, lambda server: load_policy(server, path, stamp))
 
-    def again(self, server: VLLMServer, stamp: str) -> None:
+    def again(self, server: VLLMServer, stamp: str) -> bool:
         load_policy(server, self.folder.path, stamp)
+        return True
+
+    def hold_still(self) -> None:
+        """The folder has what was pushed, whatever the trainer does."""
+
+    def let_move(self) -> None:
+        """As above."""
 
 
 def at_once(servers: Sequence[VLLMServer], work: Callable[[VLLMServer], object]) -> None:
@@ -103,6 +117,6 @@ def stamp_weights(server: VLLMServer, stamp: str) -> None:
     server.ask("POST", "/update_weight_version", body=f'{{"new_version": "{stamp}"}}'.encode())
 
 
-def weights_stamp(server: VLLMServer) -> str:
-    """The label that a server's weights have."""
-    return str(server.ask("GET", "/weight_info")["weight_version"])
+def weights_stamp(server: VLLMServer, retries: int | None = None) -> str:
+    """The label that a server's weights have. retries: as for `VLLMServer.ask`."""
+    return str(server.ask("GET", "/weight_info", retries=retries)["weight_version"])

@@ -10,6 +10,7 @@ import base64
 import json
 import pickle
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from vlrft.engines.base import EngineLostError
 from vlrft.engines.sync import abort, at_once, forget, load_policy, stamp_weights
 from vlrft.engines.vllm_http import VLLMServer
 from vlrft.engines.weights import WeightFolder, published_tensors
@@ -157,6 +159,12 @@ class TransferSync:
         self._sender: Any = None
         self._pushed: Held | None = None
         """What was pushed last, where that is not what the trainer has."""
+        self._filled = False
+        """Whether the folder has what was pushed last."""
+        self._still = False
+        """Whether the trainer has what was pushed last."""
+        self._reading = threading.Lock()
+        """Held while either may change, and while the trainer's weights are read for a server that came back."""
 
     def hold(self) -> Held:
         """On the host: the GPU has no room for another policy."""
@@ -164,10 +172,14 @@ class TransferSync:
         return [(name, t.to("cpu", source._type(t), copy=True)) for name, t in published_tensors(source.family)]
 
     def folder_of(self, held: Held | None = None) -> Path:
-        with self.writing:
-            return self.folder.write(held)
+        with self.writing, self._reading:
+            path = self.folder.write(held)
+            self._pushed, self._filled = held, True
+            return path
 
     def push(self, servers: Sequence[VLLMServer], stamp: str, held: Held | None = None) -> None:
+        with self._reading:
+            self._filled = False
         at_once(servers, abort)
         self.source.held = held
         is_cuda = self.source.device.type == "cuda"
@@ -186,19 +198,33 @@ class TransferSync:
         at_once(servers, forget)
         at_once(servers, lambda server: stamp_weights(server, stamp))
 
-    def again(self, server: VLLMServer, stamp: str) -> None:
+    def again(self, server: VLLMServer, stamp: str) -> bool:
         """It is no member of the group any more, so it reads the weights from its folder; the next push connects anew.
 
-        Where nothing was held, the trainer's weights stand still: it waits for rollouts. Called while the folder is
-        not read.
+        Not called during `push`. The folder is written from what was held or, while they stand still, from the
+        trainer's weights. Raises EngineLostError where those are spread over ranks that now wait for rollouts.
         """
-        self._sender = None
-        if self._pushed is None and self.source.family.spread is not None:
-            raise UserError(
-                f"the weights that {server.url} has lost are spread over the ranks, which cannot write them now: "
-                "resume the run, or use engine.kwargs.sync=folder"
-            )
-        load_policy(server, self.folder.write(self._pushed), stamp)
+        with self.writing, self._reading:
+            self._sender = None
+            if not self._filled:
+                if self._pushed is None and not self._still:
+                    return False
+                if self._pushed is None and self.source.family.spread is not None:
+                    raise EngineLostError(
+                        f"the weights that {server.url} has lost are spread over the ranks, which cannot write them "
+                        "now: resume the run, or use engine.kwargs.sync=folder"
+                    )
+                self.folder.write(self._pushed)
+                self._filled = True
+        load_policy(server, self.folder.path, stamp)
+        return True
+
+    def hold_still(self) -> None:
+        self._still = True
+
+    def let_move(self) -> None:
+        with self._reading:
+            self._still = False
 
     def _connect(self, servers: Sequence[VLLMServer]) -> Any:
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory

@@ -179,8 +179,8 @@ class VLLMEngine:
                 self._renew(self._llm)
         if not all(self.world.gather(self.canary.prompt is not None)):
             self.canary.choose([prompt for prompt in self.world.gather(self.canary.prompt) if prompt is not None])
-        check = (RuntimeError, StaleWeightsError)
-        self.world.together(lambda: self.canary.check(self.replay, self.policy_version), check)
+        check = (StaleWeightsError, RuntimeError)
+        self.world.together(lambda: self.canary.check(self.replay, self.policy_version), check, (StaleWeightsError,))
         self._is_stale = False
 
     def _renew(self, llm: LLM) -> None:

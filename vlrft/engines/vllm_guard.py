@@ -17,29 +17,44 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 
 _POLL_S = 0.2
 _PATIENCE_S = 8.0
 """Seconds that a server gets to end by itself."""
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_NOT_FOR_US = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""What terminals and schedulers send to every process of a run (`sbatch --signal=USR1@600`): the trainer's business.
+The command and what it starts ignore them too, unless they say otherwise."""
+NAME = "vlrft.engines.vllm_guard"
+"""Of this module, by which a guard is known among processes."""
 
 
 def guard(owner: int, folder: str, command: list[str]) -> int:
-    """Run `command` until it ends, `owner` is no longer this process's parent, or SIGTERM; returns its exit status."""
-    asked: list[int] = []
+    """Run `command` until it ends, `owner` sends SIGTERM or is no longer our parent; returns its exit status.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    SIGTERM of anybody else is none of ours: a scheduler sends it to every process of a run, and the trainer, which
+    goes on to its next stop point, still needs the server. Linux only.
+    """
+    # Not by a handler, which would not be told who has sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    for number in _NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
+    libc, this = ctypes.CDLL(None), os.getpid()
+    # Orphans of the command become children of this process, which then knows when the last has ended.
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # Orphans of the command become children of this process, which then knows when the last has ended.
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    while child.poll() is None and not asked and os.getppid() == owner:
-        time.sleep(_POLL_S)
+    def tie() -> None:
+        """Between fork and exec, in the only thread: the command gets SIGTERM when this process dies in any way."""
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if os.getppid() != this:
+            os._exit(1)
+
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=tie)
+    while child.poll() is None and os.getppid() == owner:
+        sent = signal.sigtimedwait({signal.SIGTERM}, _POLL_S)
+        if sent is not None and sent.si_pid == owner:
+            break
     _end(child)
     if os.getppid() != owner:
         shutil.rmtree(folder, ignore_errors=True)

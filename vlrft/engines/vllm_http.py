@@ -11,10 +11,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from vlrft.engines.base import EngineLostError
 from vlrft.log import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _OF_A_WORKER = "Worker failed with error"
 """How vLLM begins what went wrong inside a worker: asking again would give the same."""
 
 
-class EngineUnreachableError(UserError):
+class EngineUnreachableError(EngineLostError):
     """A server did not answer, however often it was asked."""
 
 
@@ -80,6 +81,8 @@ class VLLMServer:
         self.comes_back_in = comes_back_in
         self.gave_up: Callable[[], str | None] = lambda: None
         """Why nobody starts this server anew any more."""
+        self.last_words: Callable[[], str] = lambda: "its log, on the machine of rank 0, says why it ended"
+        """What is known of a server that vlrft started, for the end of a message."""
         self.repacks = True
         """Whether its workers are `vllm_worker.PolicyWorker` too."""
         self._abandoned = threading.Event()
@@ -105,32 +108,36 @@ class VLLMServer:
         headers: Mapping[str, str] | None = None,
         retries: int | None = None,
         accept: Callable[[Any], None] | None = None,
+        others: Sequence[VLLMServer] = (),
     ) -> Any:
         """The server's JSON answer (None where it gives none). accept: raises PassingError for one to ask again for.
+        others: servers whose answer is as good, in the order in which they are asked when one has failed.
 
         Raises ServerRefusalError for an answer that asking again would not change, EngineUnreachableError when all
         `retries` are used up.
         """
         retries = self.retries if retries is None else retries
-        started = time.monotonic()
+        started, asked = time.monotonic(), self
         for attempt in range(retries + 1):
             try:
-                answer = self._once(method, path, body, headers)
+                answer = asked._once(method, path, body, headers)
                 if accept is not None:
                     accept(answer)
                 return answer
             except PassingError as error:
-                last = error
-                logger.warning("%s%s, attempt %d of %d: %s", self.url, path, attempt + 1, retries + 1, error)
+                last, failed = error, asked
+                logger.warning("%s%s, attempt %d of %d: %s", asked.url, path, attempt + 1, retries + 1, error)
             if attempt < retries:
                 self._abandoned.wait(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt))
-                self._wait_until_back()
+                asked = self._next([self, *others], asked)
             if self._abandoned.is_set():
                 raise EngineUnreachableError(f"what was asked of {self.url} is not needed any more")
         spent = time.monotonic() - started
+        instead = f", nor did {', '.join(other.url for other in others)} in its place" if others else ""
         raise EngineUnreachableError(
-            f"engine.name=vllm_server: {self.url} did not answer {path}: {last}. It was asked {retries + 1} times over "
-            f"{spent:.0f} s (engine.kwargs.retries, engine.kwargs.timeout_s). {self._next_step()}"
+            f"engine.name=vllm_server: {failed.url} did not answer {path}: {last}{instead}. It was asked "
+            f"{retries + 1} times over {spent:.0f} s (engine.kwargs.retries, engine.kwargs.timeout_s). "
+            f"{failed._next_step()}"
         )
 
     def rpc(self, method: str, **arguments: str) -> Any:
@@ -181,6 +188,14 @@ class VLLMServer:
             raise ServerRefusalError(text, response.status_code)
         return response.json() if response.content else None
 
+    def _next(self, ring: Sequence[VLLMServer], failed: VLLMServer) -> VLLMServer:
+        """The first server behind `failed` that is up; where none is, `failed` itself, once it is back."""
+        at = ring.index(failed) + 1
+        found = next((server for server in (*ring[at:], *ring[: at - 1]) if server.is_healthy()), failed)
+        if found is failed:
+            failed._wait_until_back()
+        return found
+
     def _wait_until_back(self) -> None:
         deadline = time.monotonic() + self.comes_back_in
         while time.monotonic() < deadline and not self._abandoned.is_set() and not self.is_healthy():
@@ -190,7 +205,7 @@ class VLLMServer:
 
     def _next_step(self) -> str:
         if self.comes_back_in:
-            return "vlrft started this server; its log says why it ended"
+            return f"vlrft started this server: {self.last_words()}"
         port = urlsplit(self.url).port or 80
         return f"Start it (vllm serve MODEL --port {port}, see docs/engines.md) or correct the URL"
 

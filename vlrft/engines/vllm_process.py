@@ -17,9 +17,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from vlrft.engines import vllm_guard
 from vlrft.engines.vllm_http import VLLMServer
 from vlrft.log import UserError
 from vlrft.ports import free_ports
@@ -37,8 +39,12 @@ _OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_AD
 _OFFLINE_ONLY = ("use_tqdm_on_load",)
 _RESTARTS = 5
 """How often one server is started anew before the run gives up."""
+_SOUND_S = 3600.0
+"""A server that has run for so many seconds has earned all its restarts again."""
 _SHOWN_LINES = 12
 _POLL_S = 0.3
+_AGAIN_S = 1.0
+"""Seconds after which a guard is asked again to end its server."""
 
 
 def serve_arguments(model: Path, settings: Mapping[str, Any]) -> list[str]:
@@ -81,7 +87,7 @@ class Replica:
         self.port, self.log = port, log
         listening = ["--host", "127.0.0.1", "--port", str(port)]
         self.command = [
-            *(sys.executable, "-m", "vlrft.engines.vllm_guard", str(os.getpid()), str(weights)),
+            *(sys.executable, "-m", vllm_guard.NAME, str(os.getpid()), str(weights)),
             *(*server_command(), *serve_arguments(weights, settings), *listening),
         ]
         self.env = {name: value for name, value in os.environ.items() if name not in _OF_A_RANK}
@@ -89,14 +95,17 @@ class Replica:
         if devices is not None:
             self.env["CUDA_VISIBLE_DEVICES"] = devices
         self.process: subprocess.Popen[bytes] | None = None
-        self.starts = 0
+        self.starts, self.started = 0, 0.0
+        """How often, not counting those before a sound run, and when last (`time.monotonic()`)."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self.starts += 1
+        now = time.monotonic()
+        self.starts = 1 if now - self.started > _SOUND_S else self.starts + 1
+        self.started = now
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True
@@ -125,7 +134,7 @@ class Fleet:
         log_dir: Path | None,
         start_timeout_s: float,
         revived: Callable[[str], None],
-        writing: threading.Lock | None = None,
+        writing: AbstractContextManager[object] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         """weights: the folder of the model, which is written anew at every push. settings: arguments of `vllm.LLM`.
@@ -141,6 +150,8 @@ class Fleet:
         self.revived = revived
         self.weights = threading.Lock() if writing is None else writing
         self.failure: str | None = None
+        self.keeps_logs = False
+        """Whether temporary logs stay when the servers are closed; they do after a failure."""
         ports = free_ports(replicas)
         self.replicas = [
             Replica(
@@ -178,8 +189,15 @@ class Fleet:
         if self._watch is not None and self._watch is not threading.current_thread():
             self._watch.join()
         self._end()
-        if self.own_logs and self.failure is None:
+        if self.own_logs and self.failure is None and not self.keeps_logs:
             shutil.rmtree(self.log_dir, ignore_errors=True)
+        elif self.own_logs:
+            logger.warning("the logs of the vLLM servers are kept in %s", self.log_dir)
+
+    def told_of(self, url: str) -> str:
+        """The log of the server at `url` and its last words."""
+        replica = next(replica for replica in self.replicas if replica.url == url)
+        return f"its log is {replica.log}, which ends so:\n{replica.last_words()}"
 
     def _await(self, replica: Replica) -> None:
         client = VLLMServer(replica.url, timeout_s=5.0, retries=0)
@@ -207,10 +225,11 @@ class Fleet:
                 self._restart(replica)
 
     def _restart(self, replica: Replica) -> None:
-        if replica.starts > _RESTARTS:
+        if replica.starts > _RESTARTS and time.monotonic() - replica.started <= _SOUND_S:
             self.failure = (
-                f"engine.name=vllm_server: the server at {replica.url} has ended {replica.starts} times "
-                f"({replica.log}):\n{replica.last_words()}"
+                f"engine.name=vllm_server: the server at {replica.url} has ended {replica.starts} times without "
+                f"an hour of work between ({replica.log}):\n{replica.last_words()}\nIt is not started again in this "
+                "run; correct what the log says"
             )
             return
         logger.warning("the vLLM server at %s has ended (%s); it is started anew", replica.url, replica.log)
@@ -242,4 +261,9 @@ def _end_all(replicas: Sequence[Replica], closing: threading.Event) -> None:
     for process in running:
         process.terminate()
     for process in running:
-        process.wait()
+        while process.poll() is None:
+            try:
+                process.wait(_AGAIN_S)
+            except subprocess.TimeoutExpired:
+                # Its guard heeds this process alone, and of two SIGTERM at once only the first sender is known.
+                process.terminate()
