@@ -3,8 +3,9 @@
     python benchmarks/plan.py --json runs/plan.json
 
 Four workloads that differ in what takes the memory: long completions, large images, a large vocabulary, and low-rank
-adapters on a model that does not learn, with a reference policy. Predicted and measured alike is the peak of resident memory above what the process holds after its imports. Each run is a process of
-its own (`_plan_side.py`): two steps, rollout and training, with checkpoint and rollouts written.
+adapters on a model that does not learn, with a reference policy. Predicted and measured alike is the peak of resident
+memory above what the process holds after its imports. Each run is a process of its own (`_plan_side.py`): two steps,
+rollout and training, with checkpoint and rollouts written.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Change = tuple[str, Any]
 """A dotted key and its new value."""
 
 _MORE_SHARDED = {"ddp": ("zero2", "zero3"), "zero1": ("zero2", "zero3"), "zero2": ("zero3",), "zero3": (), "fsdp2": ()}
-"""Strategies that leave less on each rank."""
+"""By strategy, those that leave less on each rank."""
 _SHARE = "engine.kwargs.gpu_memory_utilization"
 
 
@@ -66,19 +66,19 @@ def _changes(planner: Planner, made: StagePlan) -> Iterator[Change]:
     if config.parallel.mixed_precision == "no" and config.model.dtype == "float32":
         yield "parallel.mixed_precision", "bf16"
     if planner.device.gpus > 1:
-        yield from (change for change in _more_sharded(config) if _is_accepted(config, change))
+        yield from more_sharded(config)
     if not config.model.freeze_vision_tower:
         yield "model.freeze_vision_tower", True
 
 
-def _more_sharded(config: Config) -> Iterator[Change]:
+def more_sharded(config: Config) -> Iterator[Change]:
+    """Strategies that leave less on each rank, of those that a run would start with."""
     # Other optimisers go with ddp only (`setup.check_learning`).
-    if config.train.optimizer == "adamw":
-        yield from (("parallel.strategy", name) for name in _MORE_SHARDED[config.parallel.strategy])
+    names = _MORE_SHARDED[config.parallel.strategy] if config.train.optimizer == "adamw" else ()
+    yield from (change for name in names if _is_accepted(config, change := ("parallel.strategy", name)))
 
 
 def _is_accepted(config: Config, change: Change) -> bool:
-    """Whether a run would start with it."""
     try:
         check_parallel(_changed(config, *change))
     except ConfigError:

@@ -38,6 +38,7 @@ class Resident:
 
     parameters: int
     gradients: int
+    """Of what learns."""
     optimizer: int
     """Its states; under zero* also DeepSpeed's own float32 copy of the rank's part of what learns."""
     reference: int
@@ -72,16 +73,18 @@ def resident(model: nn.Module, config: Config, *, ranks: int, beta: float) -> Re
     states, paged = _states(learning, config.train.optimizer)
     # The copy is made even where the weights are float32 already, also by ZeRO-3 (DeepSpeed 0.19).
     optimizer = (states + (trained if by_deepspeed else 0)) // share("optimizer")
+    reference = _reference(model, every, trained, share("parameters")) if beta > 0 else 0
     hosted = {
         "optimizer": optimizer if offload != "none" and by_deepspeed else 0,
         "gradients": gradients if offload != "none" and strategy in ("zero2", "zero3") else 0,
-        "parameters": parameters if offload == "all" and share("parameters") > 1 else 0,
+        "parameters": parameters if offload == "all" and strategy in _SHARDED["parameters"] else 0,
+        "reference": reference if offload == "all" and strategy in _SHARDED["parameters"] else 0,
     }
     return Resident(
         parameters=parameters - hosted["parameters"],
         gradients=gradients - hosted["gradients"],
         optimizer=optimizer - hosted["optimizer"],
-        reference=_reference(model, every, trained, share("parameters")) if beta > 0 else 0,
+        reference=reference - hosted["reference"],
         on_host=sum(hosted.values()) + paged,
         away_in_rollouts=optimizer if offload != "none" and not by_deepspeed else 0,
         shards_gradients=share("gradients") > 1,

@@ -134,7 +134,7 @@ def _proposals(stage: StagePlan) -> Iterator[str]:
         yield f"  proposed: train.micro_batch_tokens={stage.proposed_budget}{one}"
     if stage.proposed_share is not None:
         yield f"  proposed: engine.kwargs.gpu_memory_utilization={stage.proposed_share}"
-    if stage.vllm is not None and stage.vllm.share is not None and stage.proposed_share is None:
+    if stage.vllm is not None and stage.vllm.share is not None and stage.beside_vllm and stage.proposed_share is None:
         yield (
             f"  the trainer leaves vLLM less than the {gib(stage.vllm.least)} of its weights and one row of "
             "engine.kwargs.max_model_len tokens: give it GPUs of its own, or lower what the trainer takes"
