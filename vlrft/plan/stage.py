@@ -221,8 +221,8 @@ class Planner:
         return {}
 
     def vllm_share(self, usable: int, made: StagePlan) -> float | None:
-        """Of the device: what the trainer leaves vLLM where both are at work. None where vLLM has no share or nothing to
-        do, or too little would be left for it."""
+        """Of the device: what the trainer leaves vLLM where both are at work. None where vLLM has no share or
+        nothing to do, or too little would be left for it."""
         if made.vllm is None or made.vllm.share is None or self.device.memory is None or not made.beside_vllm:
             return None
         left = usable - (max(made.beside_vllm.values()) - made.vllm.reserved)
