@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 from vlrft.cli import app
 from vlrft.compose import compose
 from vlrft.config import Config, TinyModelConfig
+from vlrft.dist import World
 from vlrft.log import UserError
 from vlrft.models.tiny import save_tiny
 from vlrft.plan import Plan, plan
 from vlrft.plan.demand import as_many_of_the_longest
 from vlrft.plan.lower import more_sharded
-from vlrft.plan.parts import CUDA_CONTEXT, CUDA_SLACK, GIB, resident
+from vlrft.plan.parts import BUCKET, CUDA_CONTEXT, CUDA_SLACK, GIB, resident
 from vlrft.plan.stage import StagePlan
 from vlrft.plan.vllm import vllm_memory
 from vlrft.testing import tiny_recipe
@@ -412,3 +413,18 @@ def test_the_command_prints_writes_and_fails_where_it_does_not_fit(recipe: Recip
 def test_torch_goes_on_as_before(planned: Callable[..., Plan]) -> None:
     planned()
     assert float((torch.ones(3) * 2).sum()) == 6.0
+
+
+def test_a_gradient_larger_than_a_bucket_is_summed_in_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the plan counts one bucket on its way between ranks, whatever the vocabulary."""
+    monkeypatch.setattr("vlrft.dist._BUCKET", BUCKET // 2**20)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda flat, **_: flat.mul_(2))
+    large, *small = (nn.Parameter(torch.zeros(size)) for size in (1000, 3, 4))
+    for parameter in (large, *small):
+        parameter.grad = torch.ones_like(parameter)
+    place = large.grad
+    World(0, 2).sum_gradients([large, *small])
+    assert large.grad is not None
+    assert place is not None
+    assert large.grad.data_ptr() == place.data_ptr()
+    assert all(p.grad is not None and p.grad.eq(2).all() for p in (large, *small))
