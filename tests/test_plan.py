@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -428,3 +431,28 @@ def test_a_gradient_larger_than_a_bucket_is_summed_in_its_own_place(monkeypatch:
     assert place is not None
     assert large.grad.data_ptr() == place.data_ptr()
     assert all(p.grad is not None and p.grad.eq(2).all() for p in (large, *small))
+
+
+def test_optimiser_states_are_away_in_an_evaluation_too() -> None:
+    """As the plan has it: an engine wakes up for it beside the trainer."""
+    from vlrft.stages import _evaluate
+
+    events: list[str] = []
+
+    @contextmanager
+    def resting() -> Iterator[None]:
+        events.append("away")
+        yield
+        events.append("back")
+
+    def evaluator(*_: Any) -> Any:
+        events.append("evaluated")
+        return SimpleNamespace(skipped=[], metrics={})
+
+    stage: Any = MagicMock()
+    stage.setup.held_out = ["sample"]
+    stage.config.eval.prompts_per_batch = 1
+    stage.config.log.rollouts = False
+    stage.state.strategy.resting = resting
+    _evaluate(stage, MagicMock(), evaluator)
+    assert events == ["away", "evaluated", "back"]
