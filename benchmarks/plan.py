@@ -2,9 +2,10 @@
 
     python benchmarks/plan.py --json runs/plan.json
 
-Three workloads that differ in what takes the memory: long completions, large images, a large vocabulary. Predicted and
-measured alike is the peak of resident memory above what the process holds after its imports. Each run is a process of
-its own (`_plan_side.py`): two steps, rollout and training, with checkpoint and rollouts written.
+Four workloads that differ in what takes the memory: long completions, large images, a large vocabulary, and low-rank
+adapters on a model that does not learn, with a reference policy. Predicted and measured alike is the peak of resident
+memory above what the process holds after its imports. Each run is a process of its own (`_plan_side.py`): two steps,
+rollout and training, with checkpoint and rollouts written.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ WORKLOADS: Mapping[str, dict[str, Any]] = {
     "long-completions": {"model": SMALL, "image": 84, "prompts": 2, "G": 8, "tokens": 384, "budget": 4096},
     "large-images": {"model": EYES, "image": 980, "prompts": 2, "G": 4, "tokens": 16, "budget": 4096},
     "large-vocabulary": {"model": MODEL_136M, "image": 224, "prompts": 4, "G": 8, "tokens": 48, "budget": 8192},
+    "adapters": {
+        "model": SMALL,
+        "image": 224,
+        "prompts": 2,
+        "G": 8,
+        "tokens": 192,
+        "budget": 2048,
+        "adapter": {"r": 16},
+        "beta": 0.01,
+    },
 }
 
 
@@ -108,7 +119,7 @@ def write_recipe(workload: Mapping[str, Any], folder: Path) -> Path:
         }))  # fmt: skip
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = {
-        "model": {"tiny": dict(workload["model"])},
+        "model": {"tiny": dict(workload["model"]), "adapter": workload.get("adapter")},
         "data": {
             "root": str(folder),
             "train": {"format": "native", "path": "rows.jsonl"},
@@ -120,6 +131,7 @@ def write_recipe(workload: Mapping[str, Any], folder: Path) -> Path:
             "max_completion_length": workload["tokens"],
             "ignore_eos": True,
         },
+        "objective": {"beta": workload.get("beta", 0.0)},
         "rewards": {"funcs": [{"func": f"{Path(__file__).with_name('_workloads.py')}:reward_by_turns"}]},
         "train": {
             "output_dir": str(folder / "run"),

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from vlrft.cli import app
 from vlrft.compose import compose
 from vlrft.config import Config, TinyModelConfig
+from vlrft.dist import World
 from vlrft.log import UserError
 from vlrft.models.tiny import save_tiny
 from vlrft.plan import Plan, plan
 from vlrft.plan.demand import as_many_of_the_longest
-from vlrft.plan.parts import resident, vllm_memory
+from vlrft.plan.lower import more_sharded
+from vlrft.plan.parts import BUCKET, CUDA_CONTEXT, CUDA_SLACK, GIB, resident
 from vlrft.plan.stage import StagePlan
+from vlrft.plan.vllm import vllm_memory
 from vlrft.testing import tiny_recipe
 
 MIB = 2**20
@@ -83,9 +91,13 @@ def test_a_gpu_attends_by_other_kernels(planned: Callable[..., Plan]) -> None:
     assert flash.training.total < 0.8 * gpu.training.total
 
 
-def test_a_reference_policy_is_one_more_copy(planned: Callable[..., Plan]) -> None:
-    stage = only(planned(objective={"beta": 0.1}))
-    assert stage.resident.reference == stage.resident.parameters
+def test_a_reference_policy_copies_what_learns(planned: Callable[..., Plan]) -> None:
+    whole = only(planned(objective={"beta": 0.1})).resident
+    assert whole.reference == whole.parameters
+    frozen = only(planned(objective={"beta": 0.1}, model={"freeze_vision_tower": True})).resident
+    assert frozen.reference == frozen.gradients < frozen.parameters
+    adapted = only(planned(objective={"beta": 0.1}, model={"adapter": {"r": 4}})).resident
+    assert 0 < adapted.reference == adapted.gradients < adapted.parameters / 5
 
 
 def test_checkpointing_and_half_precision_keep_less(planned: Callable[..., Plan]) -> None:
@@ -124,9 +136,10 @@ def test_strategies_share_what_they_shard(recipe: Recipe) -> None:
         return [round(4 * part / size) for part in (held.parameters, held.gradients, held.optimizer, held.reference)]
 
     assert parts("ddp") == [4, 4, 8, 4]
-    assert parts("zero1") == [4, 4, 2, 4]
-    assert parts("zero2") == [4, 1, 2, 4]
-    assert parts("zero3") == parts("fsdp2") == [1, 1, 2, 1]
+    assert parts("zero1") == [4, 4, 3, 4]
+    assert parts("zero2") == [4, 1, 3, 4]
+    assert parts("zero3") == [1, 1, 3, 1]
+    assert parts("fsdp2") == [1, 1, 2, 1]
 
 
 def test_what_is_offloaded_is_on_the_host(recipe: Recipe) -> None:
@@ -136,32 +149,170 @@ def test_what_is_offloaded_is_on_the_host(recipe: Recipe) -> None:
     model = load_family(config.model, config.data).model
     size = sum(p.nbytes for p in model.parameters())
 
-    def parts(strategy: str, offload: str) -> tuple[int, ...]:
-        held = resident(model, spread_as(config, strategy=strategy, offload=offload), ranks=2, beta=0.0)
-        shown = (held.parameters, held.optimizer, held.on_host, held.away_in_rollouts)
+    def parts(strategy: str, offload: str, beta: float = 0.0) -> tuple[int, ...]:
+        held = resident(model, spread_as(config, strategy=strategy, offload=offload), ranks=2, beta=beta)
+        shown = (held.total, held.optimizer, held.on_host, held.away_in_rollouts)
         return tuple(round(2 * part / size) for part in shown)
 
-    assert parts("ddp", "none") == (2, 4, 0, 0)
-    assert parts("ddp", "optimizer") == (2, 4, 0, 4)
-    assert parts("zero2", "optimizer") == (2, 0, 2, 0)
-    assert parts("zero3", "all") == (0, 0, 3, 0)
+    assert parts("ddp", "none") == (8, 4, 0, 0)
+    assert parts("ddp", "optimizer") == (8, 4, 0, 4)
+    assert parts("zero1", "optimizer") == (4, 0, 3, 0)
+    assert parts("zero2", "optimizer") == (2, 0, 4, 0)
+    assert parts("zero3", "all", beta=0.1) == (0, 0, 6, 0)
 
 
-def test_vllm_takes_its_share_and_shows_how_many_tokens_fit(planned: Callable[..., Plan], recipe: Recipe) -> None:
+@pytest.mark.slow
+def test_deepspeed_holds_what_is_counted_for_it(recipe: Recipe, tmp_path: Path) -> None:
+    """Its own copy of the weights, float32 as they are, and a buffer for gradients of fixed size."""
+    from vlrft.models import load_family
+
+    script = """
+import json, sys, torch
+from accelerate import Accelerator
+from vlrft.compose import compose
+from vlrft.dist import World
+from vlrft.logprob import HeadOptions
+from vlrft.models import load_family
+from vlrft.optim import make_optimizer
+from vlrft.policy import Policy
+from vlrft.shard import build_strategy
+config = compose(sys.argv[1]).config
+family = load_family(config.model, config.data)
+strategy = build_strategy(config, Accelerator(cpu=True), World())
+strategy.start(Policy(family, HeadOptions(), "auto"), lambda policy: make_optimizer(policy.parameters(), config.train))
+held = strategy.optimizer
+weights = getattr(held, "fp16_partitioned_groups_flat", None) or [g[0] for g in held.parallel_partitioned_bit16_groups]
+storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in weights}
+copies = {t.untyped_storage().data_ptr(): t.nbytes for t in strategy.flat_parameters()}
+buffers = [b.buffer.nbytes for b in held.ipg_buckets.values() if isinstance(b.buffer, torch.Tensor)]
+print(json.dumps([sum(n for at, n in copies.items() if at not in storages), sum(buffers)]))
+"""
+    for strategy in ("zero2", "zero3"):
+        path = write(recipe(model={"freeze_vision_tower": True}, parallel={"strategy": strategy}), tmp_path)
+        done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        copied, buffers = json.loads(done.stdout.splitlines()[-1])
+        config = compose(path).config
+        held = resident(load_family(config.model, config.data).model, config, ranks=1, beta=0.0)
+        assert held.optimizer == pytest.approx(2 * held.gradients + copied, rel=0.01)
+        assert copied == pytest.approx(held.gradients, rel=0.01)
+        assert held.gathered == 4 * 500_000_000
+        assert strategy == "zero2" or buffers == held.gathered
+
+
+def test_states_of_8_bits_and_paged_ones(recipe: Recipe) -> None:
+    from vlrft.models import load_family
+
+    config = compose(recipe()).config
+    model = load_family(config.model.model_copy(update={"freeze_vision_tower": True}), config.data).model
+    large = sum(p.numel() for p in model.parameters() if p.requires_grad and p.numel() >= 4096)
+    small = sum(p.numel() for p in model.parameters() if p.requires_grad and p.numel() < 4096)
+
+    def states(optimizer: str) -> tuple[int, int]:
+        train = config.train.model_copy(update={"optimizer": optimizer})
+        held = resident(model, config.model_copy(update={"train": train}), ranks=1, beta=0.0)
+        return held.optimizer, held.on_host
+
+    assert min(large, small) > 0
+    assert states("adamw") == (8 * (large + small), 0)
+    in_8_bits, nothing = states("adamw_8bit")
+    assert nothing == 0
+    assert in_8_bits == pytest.approx(2 * (1 + 4 / 256) * large + 8 * small, rel=0.01)
+    assert states("paged_adamw") == (8 * (large + small), 0), "none of a tiny model's parameters is paged"
+    vocabulary = nn.Linear(1000, 1000, bias=False, device="meta")
+    train = config.train.model_copy(update={"optimizer": "paged_adamw"})
+    held = resident(vocabulary, config.model_copy(update={"train": train}), ranks=1, beta=0.0)
+    assert (held.optimizer, held.on_host) == (0, 8_000_000)
+
+
+def test_weights_in_4_bits_are_counted_so(planned: Callable[..., Plan]) -> None:
+    lora = only(planned(gpus=1, model={"adapter": {"r": 4}}))
+    qlora = only(planned(gpus=1, model={"adapter": {"r": 4, "kind": "qlora"}}))
+    assert (lora.resident.gradients, lora.resident.optimizer) == (qlora.resident.gradients, qlora.resident.optimizer)
+    layers = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+    assert lora.resident.parameters - qlora.resident.parameters == pytest.approx((4 - 0.516) * layers, rel=0.01)
+    assert qlora.training.language == pytest.approx(lora.training.language, rel=0.02), "weights are not kept whole"
+    assert qlora.training.total <= lora.training.total + 2 * 4 * 32 * 48
+
+
+def of_vllm(**kwargs: Any) -> dict[str, Any]:
+    return {"engine": {"name": "vllm", "kwargs": {"max_model_len": 100, **kwargs}}, "parallel": {"cpu": False}}
+
+
+def test_vllm_takes_its_share_and_shows_how_many_tokens_fit(recipe: Recipe) -> None:
     from vlrft.models import load_family
 
     config = compose(recipe(engine={"name": "vllm", "kwargs": {"gpu_memory_utilization": 0.5}})).config
     family = load_family(config.model, config.data)
-    found = vllm_memory(family, config, 64 * MIB)
+    found = vllm_memory(family, config, 64 * MIB, on_cpu=True)
     assert found is not None
-    assert found.reserved == 32 * MIB
+    assert found.reserved == found.asleep == 32 * MIB, "on a CPU it does not sleep"
     assert found.weights == found.folder == sum(p.nbytes for p in family.model.parameters())
     assert found.cache_per_token == 2 * 2 * 2 * (32 // 4) * 4
     assert found.cache_tokens == (32 * MIB - found.weights) // found.cache_per_token
+    assert found.least == found.weights + 8192 * found.cache_per_token
     fixed = config.engine.model_copy(update={"kwargs": {"kv_cache_memory_bytes": 1000}})
-    assert vllm_memory(family, config.model_copy(update={"engine": fixed}), None) == replace(
-        found, reserved=found.weights + 1000
-    )
+    told = vllm_memory(family, config.model_copy(update={"engine": fixed}), None, on_cpu=True)
+    assert told is not None
+    assert (told.reserved, told.share) == (found.weights + 1000, None)
+
+
+def test_a_vllm_that_sleeps_is_there_in_generation_only(planned: Callable[..., Plan]) -> None:
+    """A card whose memory vLLM takes by itself: the trainer learns beside it asleep, not awake."""
+    asleep = only(planned(gpus=1, memory=80 * GIB, **of_vllm(gpu_memory_utilization=0.9)))
+    assert set(asleep.phases) == {"training", "generation"}
+    assert (asleep.phases["generation"] // GIB, asleep.phases["training"] // GIB) == (72, 1)
+    awake = only(planned(gpus=1, memory=80 * GIB, **of_vllm(gpu_memory_utilization=0.9, sleep_level=0)))
+    assert awake.phases["training"] // GIB == 72
+    supervised = only(planned(gpus=1, memory=80 * GIB, stages=[{"kind": "sft"}], data={"eval": None}, **of_vllm()))
+    assert set(supervised.phases) == {"training"}, "nothing is generated"
+
+
+def test_states_that_go_to_the_host_leave_vllm_their_room(planned: Callable[..., Plan]) -> None:
+    away = {**of_vllm(), "parallel": {"cpu": False, "offload": "optimizer"}}
+    here, there = (only(planned(gpus=1, memory=80 * GIB, **blocks)) for blocks in (of_vllm(), away))
+    assert here.phases["generation"] - there.phases["generation"] == there.resident.away_in_rollouts > 0
+    assert here.phases["training"] == there.phases["training"]
+
+
+def test_the_share_of_vllm_that_is_proposed_fits(planned: Callable[..., Plan]) -> None:
+    for settings in ({}, {"sleep_level": 0}):
+        made = planned(gpus=1, memory=80 * GIB, **of_vllm(**settings))
+        share = only(made).proposed_share
+        assert share is not None
+        assert 0.5 < share < 0.92
+        assert [change for change, _ in only(made).lower] == [f"engine.kwargs.gpu_memory_utilization={share}"]
+        assert made.fits is False
+        again = planned(gpus=1, memory=80 * GIB, **of_vllm(gpu_memory_utilization=share, **settings))
+        assert again.fits is True
+        assert only(again).lower == ()
+
+
+def test_a_vllm_that_is_awake_may_sleep(planned: Callable[..., Plan]) -> None:
+    """A card that holds vLLM beside the trainer at rest, but not beside one that learns."""
+    awake = of_vllm(sleep_level=0, kv_cache_memory_bytes=3 * GIB // 2)
+    phases = only(planned(gpus=1, **awake)).phases
+    assert phases["training"] > phases["generation"] > GIB
+    between = (phases["training"] + phases["generation"]) / 2
+    stage = only(planned(gpus=1, memory=int((between + CUDA_CONTEXT) / (1 - CUDA_SLACK)), **awake))
+    assert [change for change, _ in stage.lower] == ["engine.kwargs.sleep_level=1"]
+    assert stage.proposed_share is None, "the size of the cache is fixed"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "offered"),
+    [
+        ({"engine": {"name": "vllm_server"}}, ["zero2", "zero3"]),
+        ({}, ["zero2"]),
+        ({"engine": {"name": "vllm_server"}, "model": {"adapter": {"r": 2}}}, ["zero2"]),
+        ({"engine": {"name": "vllm_server"}, "objective": {"beta": 0.1, "sync_ref_model": True}}, ["zero2"]),
+        ({"engine": {"name": "vllm_server"}, "train": {"optimizer": "adamw_8bit"}}, []),
+    ],
+    ids=["servers", "hf", "adapters", "refreshed reference", "8 bits"],
+)
+def test_strategies_are_offered_that_a_run_takes(blocks: dict[str, Any], offered: list[str], recipe: Recipe) -> None:
+    config = compose(recipe(**blocks)).config
+    assert [name for _, name in more_sharded(config)] == offered
 
 
 @pytest.mark.slow
@@ -198,9 +349,8 @@ def test_where_nothing_helps_it_says_so(planned: Callable[..., Plan]) -> None:
         "train.micro_batch_tokens",
         "model.gradient_checkpointing",
         "model.logprob_cache_mb",
-        "parallel.mixed_precision",
         "model.freeze_vision_tower",
-    ]
+    ], "in half precision this model's weights, cast, are more than what is kept of its few tokens"
     assert "Also with all of the above it does not" in made.as_text()
 
 
@@ -266,3 +416,43 @@ def test_the_command_prints_writes_and_fails_where_it_does_not_fit(recipe: Recip
 def test_torch_goes_on_as_before(planned: Callable[..., Plan]) -> None:
     planned()
     assert float((torch.ones(3) * 2).sum()) == 6.0
+
+
+def test_a_gradient_larger_than_a_bucket_is_summed_in_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the plan counts one bucket on its way between ranks, whatever the vocabulary."""
+    monkeypatch.setattr("vlrft.dist._BUCKET", BUCKET // 2**20)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda flat, **_: flat.mul_(2))
+    large, *small = (nn.Parameter(torch.zeros(size)) for size in (1000, 3, 4))
+    for parameter in (large, *small):
+        parameter.grad = torch.ones_like(parameter)
+    place = large.grad
+    World(0, 2).sum_gradients([large, *small])
+    assert large.grad is not None
+    assert place is not None
+    assert large.grad.data_ptr() == place.data_ptr()
+    assert all(p.grad is not None and p.grad.eq(2).all() for p in (large, *small))
+
+
+def test_optimiser_states_are_away_in_an_evaluation_too() -> None:
+    """As the plan has it: an engine wakes up for it beside the trainer."""
+    from vlrft.stages import _evaluate
+
+    events: list[str] = []
+
+    @contextmanager
+    def resting() -> Iterator[None]:
+        events.append("away")
+        yield
+        events.append("back")
+
+    def evaluator(*_: Any) -> Any:
+        events.append("evaluated")
+        return SimpleNamespace(skipped=[], metrics={})
+
+    stage: Any = MagicMock()
+    stage.setup.held_out = ["sample"]
+    stage.config.eval.prompts_per_batch = 1
+    stage.config.log.rollouts = False
+    stage.state.strategy.resting = resting
+    _evaluate(stage, MagicMock(), evaluator)
+    assert events == ["away", "evaluated", "back"]

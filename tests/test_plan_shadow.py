@@ -113,8 +113,10 @@ def test_a_shadow_step_counts_what_a_real_one_holds(name: str) -> None:
         ({"freeze_vision_tower": True, "freeze_projector": True}, {}),
         ({}, {"cache_bytes": 0, "chunk_size": 32}),
         ({"attention": "dense"}, {}),
+        ({"adapter": {"r": 8}}, {}),
+        ({"adapter": {"r": 8, "parts": ["language_model", "projector"]}, "gradient_checkpointing": True}, {}),
     ],
-    ids=["checkpointing", "frozen tower", "no softmax cache", "dense"],
+    ids=["checkpointing", "frozen tower", "no softmax cache", "dense", "adapters", "adapters and checkpointing"],
 )
 def test_and_so_under_every_setting(model: dict[str, Any], options: dict[str, Any]) -> None:
     expected = real_step(*make("qwen2_5_vl", **model), **options)

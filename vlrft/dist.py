@@ -172,7 +172,8 @@ class World:
             return
         for bucket in _buckets(self._learning_anywhere([p for p in parameters if p.requires_grad])):
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
-            flat = torch.cat([grad.reshape(-1) for grad in grads])
+            # A bucket of one needs no second memory: the vocabulary matrix may be the largest tensor of all.
+            flat = torch.cat([grad.reshape(-1) for grad in grads]) if len(grads) > 1 else grads[0].reshape(-1)
             with collectives("all_reduce of gradients"):
                 dist.all_reduce(flat, group=self.group)
             for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):

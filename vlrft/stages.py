@@ -325,7 +325,8 @@ def _evaluate(stage: StageRun, writer: MetricsWriter, evaluator: Evaluator | Non
         return
     stage.rollouts.drain(stage)
     start = time.perf_counter()
-    with stage.timers.watched("eval", parts=math.ceil(len(samples) / stage.config.eval.prompts_per_batch)):
+    parts = math.ceil(len(samples) / stage.config.eval.prompts_per_batch)
+    with stage.timers.watched("eval", parts=parts), stage.state.strategy.resting():
         results = evaluator(samples, stage.config, stage.worker.renderer, stage.worker.engine, stage.world)
     seconds = time.perf_counter() - start
     stage.folder.list_skipped(results.skipped)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
+from vlrft.plan import four_bit
 from vlrft.plan.demand import demand_of
 from vlrft.plan.report import Plan
 from vlrft.plan.shadow import Shadows, shadow_model
@@ -36,7 +37,9 @@ def plan(composed: Composed, *, gpus: int, memory: int | None = None, rows: int 
     config = _runnable_here(composed.config, device)
     stages = [replace(stage, config=_runnable_here(stage.config, device)) for stage in stage_configs(composed.config)]
     check_config(config, stages)
-    family = load_processor(config.model, config)
+    family = load_processor(four_bit.plain(config.model), config)
+    if four_bit.plain(config.model) is not config.model:
+        four_bit.stand_in(family.model)
     renderers: dict[str, Renderer] = {}
     demands = []
     for stage in stages:

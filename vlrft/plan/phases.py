@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vlrft import attention
+from vlrft.adapters import is_adapter
 from vlrft.config import Config
 from vlrft.engines.base import SamplingParams
 from vlrft.engines.cache import _GROW as GROWTH
@@ -25,6 +26,7 @@ from vlrft.kernels import Kernel, PaddedKernel, VarlenKernel
 from vlrft.models.base import Family
 from vlrft.pack import Batch
 from vlrft.plan.demand import Demand, micro_batches, requests_of
+from vlrft.plan.four_bit import FourBit
 from vlrft.plan.shadow import Shadows, shadow_prompt
 from vlrft.policy import Policy, head_options
 from vlrft.registry import resolve
@@ -188,8 +190,10 @@ def clear(model: nn.Module) -> None:
 
 def _linear_bytes(family: Family) -> int:
     inner: Any = family.model.model
-    linears = {id(m): m for root in (inner.language_model, family.lm_head) for m in root.modules()}
-    return sum(m.weight.nbytes for m in linears.values() if type(m) is nn.Linear)
+    roots = (inner.language_model, family.lm_head)
+    # Adapters are merged into what they adapt (`packed_linear`).
+    found = {id(m): m for root in roots for name, m in root.named_modules() if not is_adapter(name)}
+    return sum(m.weight.nbytes for m in found.values() if type(m) in (nn.Linear, FourBit))
 
 
 @contextmanager

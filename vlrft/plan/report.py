@@ -15,6 +15,7 @@ WHY = {
     "training": "a micro-batch of {0.training.tokens} tokens in training",
     "rollout": "the rollout",
     "evaluation": "the evaluation",
+    "generation": "vLLM's generation",
 }
 
 
@@ -93,7 +94,7 @@ def _parts(stage: StagePlan) -> Iterator[tuple[str, int, str]]:
     resident, training = stage.resident, stage.training
     yield "parameters", resident.parameters, ""
     yield "gradients", resident.gradients, "of what is not frozen"
-    yield "optimiser", resident.optimizer, "AdamW, two states each"
+    yield "optimiser", resident.optimizer, "AdamW's two states each; under zero* and DeepSpeed's copy of the weights"
     if resident.reference:
         yield "reference policy", resident.reference, "objective.beta > 0"
     if resident.gathered:
@@ -114,6 +115,8 @@ def _parts(stage: StagePlan) -> Iterator[tuple[str, int, str]]:
     if stage.vllm is not None:
         tokens = f"room for {stage.vllm.cache_tokens:,} tokens of keys and values"
         yield "vLLM", stage.vllm.reserved, f"{gib(stage.vllm.weights)} weights, {tokens}"
+        if stage.vllm.sleeps:
+            yield "vLLM asleep", stage.vllm.asleep, "while the trainer learns (an assumption)"
         yield "weights in shared memory", stage.vllm.folder, "host memory, not counted"
 
 
@@ -131,8 +134,11 @@ def _proposals(stage: StagePlan) -> Iterator[str]:
         yield f"  proposed: train.micro_batch_tokens={stage.proposed_budget}{one}"
     if stage.proposed_share is not None:
         yield f"  proposed: engine.kwargs.gpu_memory_utilization={stage.proposed_share}"
-    if stage.vllm is not None and stage.proposed_share is None:
-        yield "  training leaves vLLM no room for its weights: give it GPUs of its own, or lower what training takes"
+    if stage.vllm is not None and stage.vllm.share is not None and stage.beside_vllm and stage.proposed_share is None:
+        yield (
+            f"  the trainer leaves vLLM less than the {gib(stage.vllm.least)} of its weights and one row of "
+            "engine.kwargs.max_model_len tokens: give it GPUs of its own, or lower what the trainer takes"
+        )
     for change, peak in stage.lower:
         yield f"  lower: {change:40} peak then {gib(peak)}"
 

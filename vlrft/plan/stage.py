@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,17 +10,16 @@ from vlrft.compose import Stage
 from vlrft.config import Config
 from vlrft.models.base import Family
 from vlrft.plan.demand import Demand, as_many_of_the_longest, media_bytes
-from vlrft.plan.parts import CUDA_CONTEXT, CUDA_SLACK, VLLM, Resident, resident, vllm_memory
+from vlrft.plan.lower import lowered
+from vlrft.plan.parts import CUDA_CONTEXT, CUDA_SLACK, Resident, resident
 from vlrft.plan.phases import Rollout, Training, rollout_phase, training_phase
+from vlrft.plan.vllm import VLLM, vllm_memory
 from vlrft.renderer import PROMPT_CACHE_BYTES
 from vlrft.selection import select
 
 _TRIES = 5
 """Micro-batch budgets that are counted in search of the largest that fits."""
 
-
-_MORE_SHARDED = {"ddp": ("zero2", "zero3"), "zero1": ("zero2", "zero3"), "zero2": ("zero3",), "zero3": (), "fsdp2": ()}
-"""Strategies that leave less on each rank."""
 _ALIKE = 0.8
 """Prompts whose lengths differ by less than this share make like micro-batches."""
 
@@ -70,21 +69,31 @@ class StagePlan:
     proposed_budget: int | None
     """Largest `train.micro_batch_tokens` that fits; None: not looked for, or none does."""
     proposed_share: float | None
-    """`gpu_memory_utilization` that training leaves to vLLM."""
+    """Largest `gpu_memory_utilization` that the trainer leaves to vLLM."""
     lower: tuple[tuple[str, int], ...]
     """Where it does not fit: changes, one after the other, and the peak after each."""
 
     @property
     def phases(self) -> dict[str, int]:
-        """Peak of each phase; vLLM's share is there in all of them."""
-        held = self.resident.total + self.media + (self.vllm.reserved if self.vllm is not None else 0)
+        """Peak of each phase. vLLM samples in `generation`; in the others it has what it does not give back."""
+        held = self.resident.total + self.media
+        asleep = self.vllm.asleep if self.vllm is not None else 0
         # A shard of the gradients is less than what is not there yet at the peak.
         late = min(0, self.training.extra) if self.resident.shards_gradients else 0
-        peaks = {"training": held + self.resident.gathered + max(0, self.training.total - late)}
+        peaks = {"training": held + asleep + self.resident.gathered + max(0, self.training.total - late)}
+        resting = held - self.resident.away_in_rollouts + self.training.room
         for name, rollout in (("rollout", self.rollout), ("evaluation", self.evaluation)):
             if rollout is not None:
-                peaks[name] = held - self.resident.away_in_rollouts + self.training.room + rollout.total
+                peaks[name] = resting + rollout.total
+        if self.vllm is not None and (self.kind == "grpo" or self.demand.eval_lengths):
+            peaks["generation"] = resting + self.vllm.reserved
         return peaks
+
+    @property
+    def beside_vllm(self) -> dict[str, int]:
+        """Peaks of the phases in which vLLM holds all that it takes."""
+        awake = self.vllm is not None and not self.vllm.sleeps
+        return {name: peak for name, peak in self.phases.items() if awake or name == "generation"}
 
     @property
     def peak(self) -> int:
@@ -114,8 +123,8 @@ class Planner:
         return StagePlan(
             **{name: getattr(made, name) for name in _COUNTED},
             proposed_budget=self._largest_budget(usable, made),
-            proposed_share=self._vllm_share(usable, made),
-            lower=() if fits else tuple(self._lowered(usable, made)),
+            proposed_share=self.vllm_share(usable, made),
+            lower=() if fits else tuple(lowered(self, usable, made)),
         )
 
     def counted(self, config: Config) -> StagePlan:
@@ -139,7 +148,7 @@ class Planner:
             media=self._media(training, max(demand.prompts, prompts)),
             rollout=rollout,
             evaluation=evaluation,
-            vllm=vllm_memory(self.family, config, self.device.memory),
+            vllm=vllm_memory(self.family, config, self.device.memory, on_cpu=self.device.on_cpu),
             proposed_budget=None,
             proposed_share=None,
             lower=(),
@@ -211,48 +220,16 @@ class Planner:
     def _known(self) -> dict[int, int]:
         return {}
 
-    def _vllm_share(self, usable: int, made: StagePlan) -> float | None:
-        """Of the device: what training leaves. None where vLLM has no share, or nothing is left beside its weights."""
-        if made.vllm is None or self.device.memory is None:
+    def vllm_share(self, usable: int, made: StagePlan) -> float | None:
+        """Of the device: what the trainer leaves vLLM where both are at work. None where vLLM has no share or
+        nothing to do, or too little would be left for it."""
+        if made.vllm is None or made.vllm.share is None or self.device.memory is None or not made.beside_vllm:
             return None
-        left = usable - (made.phases["training"] - made.vllm.reserved)
-        return round(left / self.device.memory, 2) if left > made.vllm.weights else None
+        left = usable - (max(made.beside_vllm.values()) - made.vllm.reserved)
+        # Down: what is rounded up does not fit.
+        return math.floor(100 * left / self.device.memory) / 100 if left >= made.vllm.least else None
 
-    def _lowered(self, usable: int, made: StagePlan) -> Iterator[tuple[str, int]]:
-        """Changes laid over each other until it fits, the cheapest first, each with the peak that remains."""
-        config = self.config
-        for key, value in self._changes(made):
-            block, name = key.split(".")
-            changed = getattr(config, block).model_copy(update={name: value})
-            config = config.model_copy(update={block: changed})
-            self._apply(config)
-            peak = self.counted(config).peak
-            yield f"{key}={value}", peak
-            if peak <= usable:
-                break
-        self._apply(self.config)
-
-    def _changes(self, made: StagePlan) -> Iterator[tuple[str, int | bool | str]]:
-        config, demand = self.config, self.demand
-        least = len(demand.longest.token_ids) + demand.completion_tokens
-        if made.binds == "rollout" and config.engine.max_rows > demand.generations:
-            yield "engine.max_rows", demand.generations
-        if made.binds == "evaluation" and config.eval.prompts_per_batch > 8:
-            yield "eval.prompts_per_batch", 8
-        if config.train.micro_batch_tokens > least:
-            yield "train.micro_batch_tokens", least
-        if not config.model.gradient_checkpointing:
-            yield "model.gradient_checkpointing", True
-        if config.model.logprob_cache_mb:
-            yield "model.logprob_cache_mb", 0
-        if config.parallel.mixed_precision == "no" and config.model.dtype == "float32":
-            yield "parallel.mixed_precision", "bf16"
-        if self.device.gpus > 1:
-            yield from (("parallel.strategy", name) for name in _MORE_SHARDED[config.parallel.strategy])
-        if not config.model.freeze_vision_tower:
-            yield "model.freeze_vision_tower", True
-
-    def _apply(self, config: Config) -> None:
+    def apply(self, config: Config) -> None:
         """What the model itself must know of a changed config."""
         select(self.family, config.model, self.stage.name)
         model = self.family.model
