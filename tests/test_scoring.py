@@ -13,6 +13,8 @@ import pytest
 import vlrft
 from vlrft.engines.base import Request, SamplingParams, StreamingEngine
 from vlrft.engines.hf import HFEngine
+from vlrft.engines.server_asking import at_once
+from vlrft.engines.vllm_http import VLLMServer
 from vlrft.records import read_records
 from vlrft.scoring import Scoring
 from vlrft.types import Completion, FinishReason, Group, Prompt, Sample, Segment
@@ -114,3 +116,18 @@ def test_a_run_is_the_same_whether_its_engine_streams_or_not(recipe: Any, tmp_pa
         for run in (plain, other)
     ]
     assert shown[0] == shown[1] != []
+
+
+def test_an_answer_of_a_server_is_passed_on_while_others_are_awaited() -> None:
+    first_was_seen = threading.Event()
+
+    def work(place: int) -> tuple[Completion, ...]:
+        assert place == 0 or first_was_seen.wait(WAIT_S)
+        return (completion(str(place)),)
+
+    seen = []
+    for place, completions in at_once([VLLMServer("http://127.0.0.1:9", timeout_s=1, retries=0)], work, 3):
+        seen.append((place, completions[0].text))
+        first_was_seen.set()
+    assert seen[0] == (0, "0")
+    assert sorted(seen) == [(0, "0"), (1, "1"), (2, "2")]

@@ -24,7 +24,7 @@ from vlrft.data.problems import Skipped
 from vlrft.data.samplers import SAMPLERS
 from vlrft.data.tasks import check_templates
 from vlrft.dist import World, own_state, wait_in_collectives
-from vlrft.engines import ENGINES, build_engine
+from vlrft.engines import ENGINES, build_engine, check_kwargs
 from vlrft.engines.base import Engine, row_seed
 from vlrft.grpo import Objective
 from vlrft.log import UserError
@@ -158,6 +158,8 @@ def check_config(config: Config, stages: Sequence[Stage]) -> None:
         resolve(stage.config.sampler.name, SAMPLERS, kind="sampler")
         engine = resolve(stage.config.engine.name, ENGINES, kind="engine")
         check_staleness(stage.config, engine)
+        with complaints_about("engine.kwargs"):
+            check_kwargs(stage.config.engine)
         training_judge(stage.config)
         if stage.config.data.eval is not None:
             evaluation_judge(stage.config)
@@ -236,13 +238,13 @@ def check_parallel(config: Config) -> None:
         )
     if (found := owned_key(parallel.deepspeed)) is not None:
         raise ConfigError(f"parallel.deepspeed cannot set {found[0]}, which vlrft sets: {found[1]}")
+    if spread and config.model.adapter is not None:
+        raise ConfigError(f"model.adapter does not go with parallel.strategy={parallel.strategy} yet; use zero2 or ddp")
     if spread and config.engine.name == "hf":
         raise ConfigError(
             f"engine.name=hf samples from weights that no rank has under parallel.strategy={parallel.strategy}: set "
-            "engine.name=vllm_server, or parallel.strategy=zero2"
+            "engine.name=vllm or vllm_server, or parallel.strategy=zero2"
         )
-    if spread and config.model.adapter is not None:
-        raise ConfigError(f"model.adapter does not go with parallel.strategy={parallel.strategy} yet; use zero2 or ddp")
     if spread and config.objective.sync_ref_model:
         raise ConfigError(
             f"objective.sync_ref_model needs whole weights, which no rank has under parallel.strategy="

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from vlrft.registry import resolve
+from vlrft.registry import nearest, resolve
 
 if TYPE_CHECKING:
     from vlrft.config import EngineConfig
@@ -17,6 +18,27 @@ ENGINES: Mapping[str, str] = {
     "vllm": "vlrft.engines.vllm:VLLMEngine",
     "vllm_server": "vlrft.engines.server:VLLMServerEngine",
 }
+
+
+_OURS = ("self", "family", "max_rows", "attention", "precision")
+"""Arguments of an engine that other keys of a recipe set."""
+
+
+def check_kwargs(config: EngineConfig) -> None:
+    """Raise ValueError for a key of `engine.kwargs` that the engine does not take.
+
+    One with `**settings` may say which it knows by `known_settings`, a static method.
+    """
+    engine_class = resolve(config.name, ENGINES, kind="engine")
+    parameters = inspect.signature(engine_class.__init__).parameters.values()
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - set(_OURS)
+    unknown = sorted(config.kwargs.keys() - named)
+    if unknown and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        further = getattr(engine_class, "known_settings", lambda: set(unknown))()
+        named, unknown = named | further, sorted(set(unknown) - further)
+    if unknown:
+        hint = nearest(unknown[0], sorted(named))
+        raise ValueError(f"engine.kwargs.{unknown[0]}: engine.name={config.name} has no such setting{hint}")
 
 
 def build_engine(config: EngineConfig, family: Family, *, attention: str, precision: str) -> Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +38,10 @@ class Request:
     """Same seed, same tokens, whatever else is in the batch."""
 
 
+Sampled = tuple[int, tuple[Completion, ...]]
+"""A request's place among those asked for, and its completions."""
+
+
 class Engine(Protocol):
     """An engine owns no schedule: it answers `generate` and takes new weights when told."""
 
@@ -52,19 +56,20 @@ class Engine(Protocol):
 class StreamingEngine(Engine, Protocol):
     """An engine that is done with some requests while it works on others: those are judged meanwhile."""
 
-    def stream(
-        self, requests: Sequence[Request], params: SamplingParams
-    ) -> Iterator[tuple[int, tuple[Completion, ...]]]:
-        """As `generate`: each request's place and its completions, as soon as they are there."""
+    def stream(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Sampled]:
+        """As `generate`, each request's completions as soon as they are there, in whatever order."""
 
 
-def sampled(
-    engine: Engine, requests: Sequence[Request], params: SamplingParams
-) -> Iterator[tuple[int, tuple[Completion, ...]]]:
-    """Each request's place and its completions: as soon as the engine can, in whatever order."""
+def sampled(engine: Engine, requests: Sequence[Request], params: SamplingParams) -> Iterator[Sampled]:
+    """The completions of each request: as soon as they are there, where the engine streams."""
     if isinstance(engine, StreamingEngine):
         return engine.stream(requests, params)
     return enumerate(engine.generate(requests, params))
+
+
+def in_order(stream: Iterable[Sampled]) -> list[tuple[Completion, ...]]:
+    """What a whole stream gave, by the places of the requests."""
+    return [completions for _, completions in sorted(stream, key=lambda item: item[0])]
 
 
 @runtime_checkable

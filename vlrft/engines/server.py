@@ -12,24 +12,24 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vlrft.dist import World
-from vlrft.engines.base import EngineLostError, Request, SamplingParams
+from vlrft.engines.base import EngineLostError, Request, Sampled, SamplingParams, in_order
 from vlrft.engines.canary import Canary, Replay, StaleWeightsError, accompany
 from vlrft.engines.server_asking import at_once, refuse_other, replay_in
 from vlrft.engines.server_checks import GivenServer, look_at, refuse_settings
 from vlrft.engines.server_minder import Minder
-from vlrft.engines.sync import FolderSync, WeightSync, stamp_weights, weights_stamp
+from vlrft.engines.sync import FolderSync, Snapshot, WeightSync, stamp_weights, weights_stamp
 from vlrft.engines.transfer import TRANSFERS, TransferSync, chosen, server_environment, server_settings
 from vlrft.engines.vllm_http import VLLMServer
 from vlrft.engines.vllm_process import Fleet
 from vlrft.engines.vllm_shared import (
     SETTINGS,
+    known_settings,
     of_platform,
     refuse_too_long,
     require_vllm,
@@ -49,19 +49,10 @@ _EXPECTED = (*_KEPT, OSError, RuntimeError)
 """What a rank may meet at a sync: told to the other ranks, which would wait for it for ever."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """Weights of the trainer for rollouts ahead of training."""
-
-    policy_version: int
-    weights: Any = None
-    """As the way to push them keeps them; None on ranks that do not push."""
-    logprobs: list[float] = field(default_factory=list)
-    """What the trainer made of the canary's answer with them."""
-
-
 class VLLMServerEngine:
     """Engine over vLLM servers. Its own start at the first rollout, with the weights of that moment."""
+
+    known_settings = staticmethod(known_settings)
 
     def __init__(
         self,
@@ -192,19 +183,23 @@ class VLLMServerEngine:
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`, so a request that is repeated, after whatever
         failure and at whatever server, gives the same tokens."""
+        return in_order(self.stream(requests, params))
+
+    def stream(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Sampled]:
+        """As `generate`, each request's completions when they are there."""
         if any(self.world.gather(self._is_stale or self._lost)):
             self._bring_up_to_date(requests)
         refuse_too_long(requests, params, self.max_model_len)
         waits = self.world.size > 1 and (self._are_given or self._way in TRANSFERS)
         with self._giving_again(), self._keeping_logs():
-            done = self._asked(requests, params) if requests else []
+            if requests:
+                yield from self._asked(requests, params)
             if waits:  # until all are done: only rank 0 can give a server that came back its weights
                 self.world.gather(None)
             if self.fleet is not None and self.fleet.failure is not None:
                 raise EngineLostError(self.fleet.failure)
-        return done
 
-    def _asked(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
+    def _asked(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Sampled]:
         version, stamp = self._pushed, self._stamp
         first = [server for server in self.servers if server.url in self._reached] or self.servers
         last = [server for server in self.servers if server not in first]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
+from vlrft.engines.base import Sampled
 from vlrft.engines.canary import Replay
 from vlrft.engines.vllm_http import PassingError, VLLMServer
 from vlrft.engines.vllm_wire import GENERATE, replayed, request_body, stamps, was_aborted
@@ -18,12 +19,15 @@ _AT_ONCE = 128
 
 def at_once(
     servers: Sequence[VLLMServer], work: Callable[[int], tuple[Completion, ...]], count: int
-) -> list[tuple[Completion, ...]]:
-    """What `work` gives for 0 to count - 1, side by side; when one fails, the others are not waited for."""
+) -> Iterator[Sampled]:
+    """What `work` gives for 0 to count - 1, side by side, each with its number when it is there; when one fails, the
+    others are not waited for."""
     try:
         with ThreadPoolExecutor(min(count, _AT_ONCE * len(servers))) as pool:
             try:
-                return list(pool.map(work, range(count)))
+                places = {pool.submit(work, place): place for place in range(count)}
+                for done in as_completed(places):
+                    yield places[done], done.result()
             except BaseException:  # Ctrl-C as well
                 pool.shutdown(wait=False, cancel_futures=True)
                 for server in servers:

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from vlrft.engines.vllm_http import PassingError, ServerRefusalError, VLLMServer
 from vlrft.engines.weights import WeightFolder
 from vlrft.log import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Weights of the trainer for rollouts ahead of training."""
+
+    policy_version: int
+    weights: Any = None
+    """As the way to push them keeps them; None on ranks that do not push."""
+    logprobs: list[float] = field(default_factory=list)
+    """What the trainer made of the canary's answer with them."""
 
 
 class WeightSync(Protocol):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlrft.dist import World
-from vlrft.engines.base import Request, SamplingParams
+from vlrft.engines.base import Request, Sampled, SamplingParams, in_order
 from vlrft.engines.canary import Canary, StaleWeightsError
 from vlrft.engines.vllm_adapter import hot_adapter
 from vlrft.engines.vllm_inputs import engine_input
@@ -23,6 +23,7 @@ from vlrft.engines.vllm_ranks import ONE_PER_RANK, first_on_this_machine, keepin
 from vlrft.engines.vllm_shared import (
     SETTINGS,
     completion,
+    known_settings,
     of_platform,
     refuse_other_prompt,
     refuse_too_long,
@@ -53,6 +54,8 @@ SYNCS = ("auto", "direct", "folder")
 
 class VLLMEngine:
     """Engine over vLLM. It starts at the first rollout, with the weights of that moment."""
+
+    known_settings = staticmethod(known_settings)
 
     def __init__(
         self,
@@ -130,20 +133,23 @@ class VLLMEngine:
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[tuple[Completion, ...]]:
         """Row i of a request samples with the seed `seeds[0] + i`."""
+        return in_order(self.stream(requests, params))
+
+    def stream(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Sampled]:
+        """As `generate`, each request's completions when all of them are there."""
         limit = self.settings["max_model_len"]
         self.world.together(lambda: refuse_too_long(requests, params, limit), (UserError,))
         self._bring_up_to_date(requests)
-        if not requests:
-            return []
-        answers = self._run([(r.prompt, self._params(r, params)) for r in requests])
-        return [self._completions(r, a) for r, a in zip(requests, answers, strict=True)]
+        if requests:
+            for place, answer in self._answers([(r.prompt, self._params(r, params)) for r in requests]):
+                yield place, self._completions(requests[place], answer)
 
     def replay(self, prompt: Prompt, token_ids: Sequence[int]) -> list[float]:
         """Log-probs of a given completion's tokens, at temperature 1 and without bans."""
         from vllm import SamplingParams as Params
 
         params = Params(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        (answer,) = self._run([(prompt, params)], appended=token_ids)
+        ((_, answer),) = self._answers([(prompt, params)], appended=token_ids)
         return [
             entry[token].logprob
             for entry, token in zip(answer.prompt_logprobs[-len(token_ids) :], token_ids, strict=True)
@@ -242,21 +248,21 @@ class VLLMEngine:
         fields = sampling_fields(request, params, self.family)
         return Params(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
 
-    def _run(self, work: Sequence[tuple[Prompt, Any]], appended: Sequence[int] = ()) -> list[Any]:
-        """vLLM's answer to every (prompt, sampling parameters), in order."""
+    def _answers(self, work: Sequence[tuple[Prompt, Any]], appended: Sequence[int] = ()) -> Iterator[tuple[int, Any]]:
+        """vLLM's answer to every (prompt, sampling parameters) with its place, when it is there."""
         assert self._llm is not None
         engine = self._llm.llm_engine
-        names = [str(self._requests + i) for i in range(len(work))]
+        first = self._requests
         self._requests += len(work)
-        for name, (prompt, params) in zip(names, work, strict=True):
+        for name, (prompt, params) in enumerate(work, first):
             adapter = None if self.hot is None else self.hot.request
-            engine.add_request(name, engine_input(self.family, prompt, appended), params, lora_request=adapter)
-        done: dict[str, Any] = {}
+            engine.add_request(str(name), engine_input(self.family, prompt, appended), params, lora_request=adapter)
         # vLLM draws from torch's own generator, even for rows that have a seed.
         with torch.random.fork_rng(), _told_if_dead(self._llm):
             while engine.has_unfinished_requests():
-                done |= {answer.request_id: answer for answer in engine.step() if answer.finished}
-        return [done[name] for name in names]
+                for answer in engine.step():
+                    if answer.finished:
+                        yield int(answer.request_id) - first, answer
 
     def _completions(self, request: Request, answer: Any) -> tuple[Completion, ...]:
         refuse_other_prompt(request, answer.prompt_token_ids)

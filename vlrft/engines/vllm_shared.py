@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -51,6 +52,14 @@ def of_platform(family: Family, max_model_len: int) -> dict[str, Any]:
     if reason := cpu_refuses(family.model.config):
         raise ValueError(f"engine: {reason}: use engine.name=hf, or change model.tiny")
     return cpu_settings(max_model_len)
+
+
+def known_settings() -> set[str]:
+    """Names of vLLM's own arguments; where it is not installed the engine says so itself."""
+    require_vllm("vllm")
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    return {field.name for field in fields(AsyncEngineArgs)}
 
 
 def cpu_refuses(config: Any) -> str | None:
