@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 from collections.abc import Iterator
@@ -86,3 +87,45 @@ def test_all_ranks_raise(state: dict[str, Any], numels: tuple[int, int], tmp_pat
     assert str(raised[0]) == str(raised[1])
     assert not checkpoint.complete(tmp_path)
     assert Both().save(tmp_path, state, numels) == [None, None], "when there is room again"
+
+
+def _three(folder: Path) -> list[Path]:
+    return [
+        checkpoint.save(folder, f"{n:08d}-00", {"n": n}, iter([("p", {"weight": torch.full((64,), float(n))})]), keep=3)
+        for n in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("victim", ["tensors-00001-of-00001.safetensors", "state.pt"])
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    victim: str, size: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    *_, newest = _three(tmp_path)
+    os.truncate(newest / victim, size)
+    saved = checkpoint.load_latest(tmp_path)
+    assert saved is not None
+    assert saved.state["n"] == 2
+    assert saved.tensor("p")[0] == 2.0
+    assert f"{newest / victim} is damaged" in caplog.text
+    # The step is made again, and saved in its place.
+    checkpoint.save(tmp_path, newest.name, {"n": 3}, iter([("p", {"weight": torch.full((64,), 3.0)})]), keep=3)
+    again = checkpoint.load_latest(tmp_path)
+    assert again is not None
+    assert again.state["n"] == 3
+    assert len(checkpoint.complete(tmp_path)) == 3
+
+
+def test_a_checkpoint_that_lacks_a_file_is_passed_over(tmp_path: Path) -> None:
+    *_, before, newest = _three(tmp_path)
+    (newest / "tensors-00001-of-00001.safetensors").unlink()
+    saved = checkpoint.load_latest(tmp_path)
+    assert saved is not None
+    assert saved.path == before
+
+
+def test_where_all_are_damaged_the_message_says_how_to_start_anew(tmp_path: Path) -> None:
+    for path in _three(tmp_path):
+        os.truncate(path / "state.pt", 10)
+    with pytest.raises(checkpoint.CheckpointError, match=r"00000003-00/state\.pt is damaged .* start this run anew"):
+        checkpoint.load_latest(tmp_path)

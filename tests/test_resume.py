@@ -61,7 +61,7 @@ KILLS = {
     "between optimiser steps of one rollout": Kill(target="vlrft.training:optimizer_step", call=9),
     "between optimiser steps, two rollouts after a checkpoint": Kill(target="vlrft.training:optimizer_step", call=7),
     "while a rollout is written": Kill(target="os:replace", about="rollouts/grpo-000002"),
-    "during a checkpoint write": Kill(target="torch:save", call=3, about="BufferedWriter", half_written=True),
+    "during a checkpoint write": Kill(target="vlrft.checkpoint:_write_state", call=3, half_written=True),
     "before a checkpoint's tensors are written": Kill(target="safetensors.torch:save_file", call=3),
     "while an evaluation is written": Kill(target="os:replace", about="rollouts/eval-grpo-000003"),
     "before the model is saved": Kill(target="vlrft.runfolder:RunFolder.finish"),
@@ -83,8 +83,7 @@ def run_and_die(recipe: dict[str, Any], kill: Kill) -> None:
         calls += any(kill.about in str(argument) for argument in arguments[:2])
         if calls == kill.call:
             if kill.half_written:
-                arguments[1].write(b"PK half a checkpoint")
-                arguments[1].flush()
+                arguments[0].write_bytes(b"PK half a checkpoint")
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments, **options)
 
@@ -226,6 +225,15 @@ def test_a_rollout_of_other_weights_is_not_used(untouched: Path, tmp_path: Path)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     vlrft.train(resume=run)
     assert_same_run(run, untouched)
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(untouched: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(untouched, tmp_path / "run")
+    newest = checkpoint.complete(run)[-1]
+    os.truncate(newest / "tensors-00001-of-00001.safetensors", 1000)
+    vlrft.train(resume=run)
+    assert_same_run(run, untouched)
+    assert checkpoint.load(newest).names(), "it is whole again"
 
 
 def test_a_damaged_rollout_file_is_named(untouched: Path, tmp_path: Path) -> None:

@@ -146,10 +146,8 @@ def test_a_checkpoint_is_read_back_and_a_missing_file_is_told(tmp_path: Path) ->
     assert saved.names() == {name for name, _ in entries()}
     assert saved.optimizer_states("layer.2.weight")["exp_avg"].tolist() == [-2.0] * 30
     next(saved.path.glob("*.safetensors")).unlink()
-    damaged = checkpoint.load_latest(tmp_path)
-    assert damaged is not None
     with pytest.raises(CheckpointError, match="0 files of tensors and should have 1"):
-        damaged.names()
+        checkpoint.load_latest(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ rank writes weights and optimiser states of its share of the parameters as one s
 from __future__ import annotations
 
 import io
+import logging
 import os
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from vlrft.shard.base import WEIGHT, States, other_tensors, parameters_once
 
 _STATE = "state.pt"
 _WRITING = ".writing-"
+_DAMAGED = ".damaged-"
+
+logger = logging.getLogger(__name__)
 
 Entries = Iterator[tuple[str, States]]
 
@@ -34,18 +39,22 @@ class CheckpointError(UserError):
     """A checkpoint that does not belong to this run."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint of which a part is missing or cannot be read."""
+
+
 def save(
     run_dir: Path, name: str, state: Mapping[str, Any], entries: Entries, *, keep: int, world: World | None = None
 ) -> Path:
     """Write `checkpoints/<name>/`, then delete all but the newest `keep`. All ranks, together.
 
     entries: `Strategy.entries`. `state` is that of rank 0. Names sort by age; one that is there already is of the same
-    step, and stays. Raises OSError on all ranks where one cannot write.
+    step, and stays, unless it is damaged. Raises OSError on all ranks where one cannot write.
     """
     world = world if world is not None else World()
     folder = run_dir / "checkpoints"
     final, temporary = folder / name, folder / f"{_WRITING}{name}"
-    if world.gather(final.is_dir())[0]:
+    if world.gather(final.is_dir() and _is_whole(final))[0]:
         return final
     world.together(lambda: _make(folder, temporary) if world.is_main else None, (OSError,))
     own = _own_share(entries, world)
@@ -56,17 +65,24 @@ def save(
 
 
 def _publish(run_dir: Path, temporary: Path, final: Path, state: Mapping[str, Any], keep: int) -> None:
-    # Not right into the file: PyTorch's writer says RuntimeError of a full disk.
-    serialised = io.BytesIO()
-    torch.save(state, serialised)
-    with (temporary / _STATE).open("wb") as file:
-        file.write(serialised.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+    _write_state(temporary / _STATE, state)
+    if final.is_dir():
+        shutil.rmtree(final.with_name(f"{_DAMAGED}{final.name}"), ignore_errors=True)
+        os.rename(final, final.with_name(f"{_DAMAGED}{final.name}"))
     os.rename(temporary, final)
     _sync_folder(final.parent)
     for old in complete(run_dir)[:-keep]:
         shutil.rmtree(old)
+
+
+def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+    # Not right into the file: PyTorch's writer says RuntimeError of a full disk.
+    serialised = io.BytesIO()
+    torch.save(state, serialised)
+    with path.open("wb") as file:
+        file.write(serialised.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _make(folder: Path, temporary: Path) -> None:
@@ -119,7 +135,7 @@ def complete(run_dir: Path) -> list[Path]:
     folder = run_dir / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(_WRITING) and (p / _STATE).is_file())
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and (p / _STATE).is_file())
 
 
 @dataclass(frozen=True)
@@ -133,17 +149,19 @@ class Saved:
     @cached_property
     def _files(self) -> dict[str, dict[str, Any]]:
         """Of each parameter and state the open file that has it."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         found: dict[str, dict[str, Any]] = {}
         paths = sorted(self.path.glob("*.safetensors"))
         if len(paths) != self.state.get("shares"):
-            raise CheckpointError(
-                f"{self.path} has {len(paths)} files of tensors and should have {self.state.get('shares')}: delete "
-                "that folder to go on from the checkpoint before it"
+            raise DamagedCheckpointError(
+                f"{self.path} has {len(paths)} files of tensors and should have {self.state.get('shares')}"
             )
         for path in paths:
-            file: Any = safe_open(path, framework="pt")
+            try:
+                file: Any = safe_open(path, framework="pt")
+            except SafetensorError as error:
+                raise DamagedCheckpointError(f"{path} is damaged ({error})") from error
             for key in file.keys():  # noqa: SIM118 (it is no dict)
                 name, _, state = key.rpartition("/")
                 found.setdefault(name, {})[state] = file
@@ -207,18 +225,44 @@ class _Unread(Mapping[str, Tensor]):
 
 
 def load_latest(run_dir: Path) -> Saved | None:
-    """The newest finished checkpoint; None when there is none yet. Raises CheckpointError for one of an older form."""
-    found = complete(run_dir)
-    return load(found[-1]) if found else None
+    """The newest finished checkpoint that is whole; None when there is none yet.
+
+    Raises CheckpointError for one of an older form, and where there are some but all are damaged.
+    """
+    damaged: DamagedCheckpointError | None = None
+    for path in reversed(complete(run_dir)):
+        try:
+            return load(path)
+        except DamagedCheckpointError as error:
+            logger.warning("%s: the run goes on from the checkpoint before it, if there is one", error)
+            damaged = damaged or error
+    if damaged is not None:
+        raise CheckpointError(
+            f"{damaged}, and there is no older checkpoint: delete {run_dir / 'checkpoints'} to start this run anew"
+        ) from damaged
+    return None
 
 
 def load(path: Path) -> Saved:
-    """A finished checkpoint. Raises CheckpointError for one of an older form."""
-    # Our own file: it holds sampler and random states, which weights_only loading would refuse.
-    state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=False)
+    """A finished checkpoint. Raises CheckpointError for one of an older form, DamagedCheckpointError."""
+    try:
+        # Our own file: it holds sampler and random states, which weights_only loading would refuse.
+        state: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=False)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise DamagedCheckpointError(f"{path / _STATE} is damaged ({str(error).partition(chr(10))[0]})") from error
     if "shares" not in state:
         raise CheckpointError(f"{path} was written by an older version of vlrft: finish that run with it")
-    return Saved(path, state)
+    saved = Saved(path, state)
+    saved.names()
+    return saved
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        load(path)
+    except DamagedCheckpointError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:
