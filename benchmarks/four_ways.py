@@ -102,10 +102,12 @@ def draw(curves: dict[str, list[list[float]]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    for colour, (way, seeds) in zip(("C0", "C1", "C2", "C3"), curves.items(), strict=True):
+    # Ways that give the same curve show each other through.
+    looks = zip(("C0", "C1", "C2", "C3"), ("-", "-", "--", "-."), strict=True)
+    for (colour, line), (way, seeds) in zip(looks, curves.items(), strict=True):
         for number, rewards in enumerate(seeds):
             smooth = [statistics.fmean(rewards[max(0, i - 4) : i + 1]) for i in range(len(rewards))]
-            axes.plot(smooth, color=colour, alpha=0.8, label=way if number == 0 else None)
+            axes.plot(smooth, line, color=colour, alpha=0.8, label=way if number == 0 else None)
     axes.set(xlabel="step of GRPO", ylabel="mean reward (over 5 steps)", title=f"{RECIPE}, one line per seed")
     axes.legend()
     figure.savefig(path)

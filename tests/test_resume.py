@@ -49,7 +49,7 @@ class Kill:
     call: int = 1
     about: str = ""
     half_written: bool = False
-    """Let the call, a torch.save, write some bytes first."""
+    """Let the call, whose first argument is a file, write some bytes first."""
 
 
 # Optimiser steps: 1-3 in SFT, then two per rollout. Checkpoints: after SFT 2 and 3, GRPO 2 and 3.
