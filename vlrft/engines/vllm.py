@@ -7,6 +7,7 @@ own. While the trainer learns, vLLM may give its memory back (`rest`).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -42,6 +43,8 @@ from vlrft.types import Completion, Prompt
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+logger = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -210,6 +213,7 @@ class VLLMEngine:
     def _start(self) -> LLM:
         self._shares_group = torch.distributed.is_initialized()
         path = self._written()
+        logger.info("vLLM starts in this process; that may take minutes")
         with _as_it_was():
             from vllm import LLM
 

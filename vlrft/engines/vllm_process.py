@@ -172,6 +172,7 @@ class Fleet:
         """Start all and wait until they answer; returns their URLs. Raises UserError with the log's last words."""
         try:
             for replica in self.replicas:
+                logger.info("a vLLM server starts at %s; that may take minutes; its log: %s", replica.url, replica.log)
                 replica.start()
             for replica in self.replicas:
                 self._await(replica)
@@ -179,6 +180,7 @@ class Fleet:
             self.failure = str(error)
             self.close()
             raise
+        logger.info("all vLLM servers are up")
         watch = threading.Thread(target=_keep, args=(weakref.ref(self), self._closing), name="vllm-watch", daemon=True)
         self._watch = watch
         watch.start()
