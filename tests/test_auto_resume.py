@@ -7,12 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from commands import call, refusal
 from test_resume import KILLS, assert_same_run, blocks, die, rows
@@ -30,13 +28,6 @@ if os.name != "posix":
     pytest.skip("no forkserver here", allow_module_level=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def untouched(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Started with "auto" where there was nothing to go on with."""
@@ -44,6 +35,7 @@ def untouched(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return vlrft.train(tiny_recipe(scenes, folder, **blocks()), resume="auto").path
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_by_the_same_call(untouched: Path, scenes: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(scenes, tmp_path / "run", **blocks())
     die(recipe, KILLS["between optimiser steps of one rollout"])

@@ -242,6 +242,7 @@ def test_gpu_refuses_a_side_that_computes_something_else(load: Any) -> None:
             gpu.check(sides, family, groups, "fp32")
 
 
+@pytest.mark.slow
 def test_gpu_goes_on_where_a_side_runs_out_of_memory(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,7 @@ def test_without_bubblewrap_landlock_does(monkeypatch: pytest.MonkeyPatch) -> No
         held.close()
 
 
+@pytest.mark.slow
 def test_with_neither_nothing_runs() -> None:
     held = Sandbox(means=())
     with pytest.raises(SandboxUnavailable, match="neither Landlock nor bubblewrap"):

@@ -42,6 +42,7 @@ def _pages(mode: str) -> list[object]:
     return pages
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_with_and_without_memory() -> None:
     plain, remembered = _pages("plain"), _pages("remembered")
     assert len(plain) == 12

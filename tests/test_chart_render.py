@@ -313,6 +313,7 @@ def test_what_the_system_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "x86_64" in str(confinement.missing_means())
 
 
+@pytest.mark.slow
 def test_a_server_that_died_is_started_afresh() -> None:
     held = chart.shared_sandbox()
     assert held.run(BARS, timeout_s=20.0).flag is None

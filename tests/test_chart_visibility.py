@@ -352,6 +352,7 @@ def test_no_result_keeps_the_reader_busy(name: str) -> None:
     assert time.process_time() - began < 1.5
 
 
+@pytest.mark.slow
 def test_a_large_result_is_named() -> None:
     program = PLT + "for i in range(4000):\n    plt.bar([i], [i + 1])\n"
     found = score("chart.render", program, START + DRAWN, {"output_mode": "direct", "timeout_s": 60})

@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 from test_ranks import assert_alike, compared
-from vllm_scenes import PARAMS, nudge, prompts, sampled_gap, tiny_family
+from vllm_scenes import (
+    PARAMS,
+    assert_never_sampled,
+    assert_new_weights_arrive,
+    nudge,
+    prompts,
+    sampled_gap,
+    tiny_family,
+)
 
 from vlrft.engines.base import Request, SamplingParams
 from vlrft.engines.canary import StaleWeightsError, trainer_logprobs
@@ -24,7 +32,6 @@ from vlrft.engines.sync import load_policy, stamp_weights, weights_stamp
 from vlrft.engines.vllm_http import EngineUnreachableError
 from vlrft.models.base import Family
 from vlrft.records import rollout_file
-from vlrft.types import FinishReason
 
 pytest.importorskip("vllm", reason="vllm is not installed: pip install 'vlrft[vllm]'")
 
@@ -89,25 +96,14 @@ def test_seeds_bans_and_stops(stage: tuple[Family, VLLMServerEngine]) -> None:
     crowd = engine.generate([Request(prompt=p, seeds=(5, 6)) for p in scenes], PARAMS)
     assert [c.token_ids for c in alone[0]] == [c.token_ids for c in crowd[0]]
     assert alone[0][0].token_ids != alone[0][1].token_ids
-    params = SamplingParams(max_tokens=6, ignore_eos=True)
-    (rows,) = engine.generate([Request(prompt=scenes[0], seeds=tuple(range(16)))], params)
-    assert all(len(row.token_ids) == 6 and row.finish_reason == FinishReason.LENGTH for row in rows)
-    assert all({*family.banned_ids, *family.stop_ids}.isdisjoint(row.token_ids) for row in rows)
+    assert_never_sampled(family, engine)
 
 
 @pytest.mark.parametrize("part", ["language_model", "vision_tower", "projector"])
 def test_new_weights_of_every_part_arrive_and_no_cache_outlives_them(
     stage: tuple[Family, VLLMServerEngine], part: str
 ) -> None:
-    family, engine = stage
-    scenes = prompts(family)
-    before = engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
-    nudge(family, part)
-    engine.sync(engine.policy_version + 1)
-    assert sampled_gap(family, engine, scenes) < 1e-5
-    after = engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
-    assert before[2][0].logprobs != after[2][0].logprobs
-    assert after[0][0].policy_version == engine.policy_version
+    assert_new_weights_arrive(*stage, part)
 
 
 def test_the_canary_catches_a_sync_that_does_not_arrive(

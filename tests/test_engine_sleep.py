@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -82,12 +82,12 @@ class Engine(VLLMEngine):
         assert not llm.missing, "vLLM sleeps"
         return trainer_logprobs(self.family, prompt, token_ids) if llm.weights else [0.0] * len(token_ids)
 
-    def _run(self, work: Sequence[Any], appended: Sequence[int] = ()) -> list[Any]:
+    def _answers(self, work: Sequence[Any], appended: Sequence[int] = ()) -> Iterator[tuple[int, Any]]:
         llm: Any = self._llm
         assert not llm.missing, "vLLM sleeps"
         assert llm.weights, "vLLM has lost its weights"
         llm.note("generate")
-        return [None] * len(work)
+        return ((place, None) for place in range(len(work)))
 
     def _completions(self, request: Request, answer: Any) -> Any:
         return ()

@@ -86,13 +86,14 @@ def check(name: str, sync: str, **adapter: Any) -> None:
         engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sync", "adapter"),
     [
         ("qwen2_5_vl", "hot", {"use_rslora": True}),
-        pytest.param("qwen2_5_vl", "merged", {"parts": ALL, "use_dora": True}, marks=pytest.mark.slow),
-        *[pytest.param(n, "hot", {}, marks=pytest.mark.slow) for n in ("qwen2_vl", "qwen3_vl", "internvl")],
-        *[pytest.param(n, "merged", {"parts": ALL}, marks=pytest.mark.slow) for n in ("qwen3_vl", "internvl")],
+        ("qwen2_5_vl", "merged", {"parts": ALL, "use_dora": True}),
+        *[(n, "hot", {}) for n in ("qwen2_vl", "qwen3_vl", "internvl")],
+        *[(n, "merged", {"parts": ALL}) for n in ("qwen3_vl", "internvl")],
     ],
 )
 def test_vllm_samples_with_the_adapters_of_the_last_sync(name: str, sync: str, adapter: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def values(row: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in row.items() if key.startswith("eval/")}
 
 
-@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("skip", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_evaluate_repeats_the_last_row_of_the_run(recipe: Any, skip: bool) -> None:
     blocks: dict[str, Any] = {"stages": STAGES, "eval": {"every": 2, "limit": 4}}
     if skip:
@@ -53,6 +53,7 @@ def test_a_recipe_is_evaluated_as_it_starts(recipe: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.slow
 def test_batches_do_not_change_results(stage: Any, size: int) -> None:
     run = stage()
     texts = []

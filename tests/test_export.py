@@ -6,7 +6,6 @@ import copy
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,6 @@ from vlrft.export.source import ExportError
 from vlrft.models import load_family
 from vlrft.models.tiny import build_tiny
 from vlrft.testing import tiny_recipe
-
-
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +285,7 @@ def test_a_run_with_adapters(run: Path, tmp_path: Path) -> None:
         export_run(adapted, tmp_path / "wrong")
 
 
+@pytest.mark.slow
 def test_a_run_that_trained_adapters(scenes: Path, tmp_path: Path) -> None:
     """The whole model and the adapter, from the finished run and from a checkpoint, which holds the adapters alone."""
     pytest.importorskip("peft", reason="peft is not installed: pip install 'vlrft[peft]'")
@@ -324,6 +317,7 @@ def coarsen(model: Any, names: list[str]) -> None:
         model.set_submodule(name, linear)
 
 
+@pytest.mark.slow
 def test_an_adapter_on_four_bits_is_compared_over_them(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

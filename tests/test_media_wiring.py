@@ -89,6 +89,7 @@ class Submitted:
         return self.futures[-1]
 
 
+@pytest.mark.slow
 def test_every_form_of_an_image_in_a_row(tmp_path: Path, stage: Any) -> None:
     image = Image.effect_noise((64, 48), 80).convert("RGB")
     path, buffer = tmp_path / "i.png", io.BytesIO()
@@ -255,6 +256,7 @@ def test_a_damaged_video_whose_turn_comes_is_quarantined(
         training.grpo_step(run)
 
 
+@pytest.mark.slow
 def test_a_run_lists_what_it_found_at_its_checks(recipe: Any, clips: list[Path], tmp_path: Path) -> None:
     """One video without a header, one that only decoding shows to be damaged, one image: the run goes on."""
     bad, headless, cut = damage(clips[0]), tmp_path / "headless.mp4", tmp_path / "cut.png"

@@ -85,7 +85,6 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, recipe: Cal
 
 def test_a_run_with_eight_bits_resumes_the_same(scenes: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason=NEEDS)
-    threads = torch.get_num_threads()
     train = {"optimizer": "adamw_8bit", "save_steps": 2, "steps": 4, "prompts_per_step": 2, "learning_rate": 1e-2}
     made = tiny_recipe(scenes, tmp_path / "run", train=train, stages=[{"kind": "sft"}],
                        parallel={"cpu": True, "num_threads": 1})  # fmt: skip
@@ -93,7 +92,6 @@ def test_a_run_with_eight_bits_resumes_the_same(scenes: Path, tmp_path: Path) ->
     again = shutil.copytree(run, tmp_path / "again")
     shutil.rmtree(checkpoint.complete(again)[-1])
     vlrft.train(resume=again)
-    torch.set_num_threads(threads)
     assert_same_run(again, run)
 
 

@@ -74,7 +74,7 @@ def versions(run: Path) -> list[set[int]]:
     return found
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.parametrize("steps", [0, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_learns_from_weights_of_just_so_many_steps_ago(recipe: Any, steps: int) -> None:
     run = vlrft.train(recipe(engine=ahead(steps), train={"steps": 5}, eval={"every": 2}))
     assert versions(run.path) == [{max(0, step - steps)} for step in range(5)]
@@ -88,6 +88,7 @@ def test_on_policy_with_weights_of_its_own_equals_the_engine_over_the_trainers(r
     assert rows_of(own.path) == rows_of(shared.path)
 
 
+@pytest.mark.slow
 def test_the_run_does_not_depend_on_who_is_faster(recipe: Any, tmp_path: Path) -> None:
     runs = [
         vlrft.train(recipe(engine=ahead(2, pause), train={"steps": 4, "output_dir": str(tmp_path / str(i))}))

@@ -53,6 +53,7 @@ def test_frozen_parts_have_neither_gradients_nor_states(planned: Callable[..., P
     assert frozen.training.vision < whole.training.vision / 2
 
 
+@pytest.mark.slow
 def test_a_gpu_attends_by_other_kernels(planned: Callable[..., Plan]) -> None:
     work = {"engine": {"max_completion_length": 200}}
     cpu, gpu = only(planned(**work)), only(planned(gpus=1, **work))
@@ -241,6 +242,7 @@ def test_the_proposed_budget_fits_and_twice_as_much_does_not(planned: Callable[.
     assert planned(memory=memory, train={"micro_batch_tokens": 2 * budget}, **work).fits is False
 
 
+@pytest.mark.slow
 def test_what_to_lower_is_counted_and_stops_where_it_fits(planned: Callable[..., Plan]) -> None:
     made = only(planned())
     roomy = made.peak * 0.8
@@ -304,6 +306,7 @@ def write(recipe: dict[str, Any], folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_command_prints_writes_and_fails_where_it_does_not_fit(recipe: Recipe, tmp_path: Path) -> None:
     path, found = write(recipe(), tmp_path), tmp_path / "out" / "plan.json"
     asked = ["plan", path, "train.micro_batch_tokens=200", "--json", str(found)]
@@ -327,3 +330,8 @@ def test_the_command_prints_writes_and_fails_where_it_does_not_fit(recipe: Recip
 def test_torch_goes_on_as_before(planned: Callable[..., Plan]) -> None:
     planned()
     assert float((torch.ones(3) * 2).sum()) == 6.0
+
+
+def test_a_gpu_that_cuda_alone_fills_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(UserError, match=r"a GPU of 104,857,600 bytes has none for tensors: CUDA takes about 536,"):
+        plan(compose(recipe()), gpus=1, memory=100 * MIB)

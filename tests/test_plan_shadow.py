@@ -118,6 +118,7 @@ def test_a_shadow_step_counts_what_a_real_one_holds(name: str) -> None:
     ],
     ids=["checkpointing", "frozen tower", "no softmax cache", "dense", "adapters", "adapters and checkpointing"],
 )
+@pytest.mark.slow
 def test_and_so_under_every_setting(model: dict[str, Any], options: dict[str, Any]) -> None:
     expected = real_step(*make("qwen2_5_vl", **model), **options)
     kept, peak = shadow_step(*make("qwen2_5_vl", **model), **options)

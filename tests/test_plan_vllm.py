@@ -64,6 +64,7 @@ def test_states_that_go_to_the_host_leave_vllm_their_room(planned: Callable[...,
     assert here.phases["training"] == there.phases["training"]
 
 
+@pytest.mark.slow
 def test_the_share_of_vllm_that_is_proposed_fits(planned: Callable[..., Plan]) -> None:
     for settings in ({}, {"sleep_level": 0}):
         made = planned(gpus=1, memory=80 * GIB, **of_vllm(**settings))
@@ -77,6 +78,7 @@ def test_the_share_of_vllm_that_is_proposed_fits(planned: Callable[..., Plan]) -
         assert only(again).lower == ()
 
 
+@pytest.mark.slow
 def test_a_vllm_that_is_awake_may_sleep(planned: Callable[..., Plan]) -> None:
     """A card that holds vLLM beside the trainer at rest, but not beside one that learns."""
     awake = of_vllm(sleep_level=0, kv_cache_memory_bytes=3 * GIB // 2)

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from test_resume import assert_same_run, blocks, files, rows
 
 import vlrft
@@ -27,13 +26,6 @@ from vlrft.testing import tiny_recipe
 
 if os.name != "posix":
     pytest.skip("no such signals here", allow_module_level=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +65,7 @@ MOMENTS = {
 """What is called when the signal comes, for which time, and how many steps the run has made when it ends."""
 
 
-ALWAYS = ("while the second rollout is stored", "in an SFT step that an evaluation follows")
+ALWAYS = ("while the second rollout is stored",)
 """The moments of every test run; the others are slow."""
 
 
@@ -114,6 +106,7 @@ def counted_rollouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return sampled
 
 
+@pytest.mark.slow
 def test_the_last_evaluation_is_made_up_for(
     untouched: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def assert_alike(one: Path, two: Path, *, tolerance: float = 1e-5) -> None:
         torch.testing.assert_close(weights[1][name], weight, atol=tolerance, rtol=0.0)
 
 
+@pytest.mark.slow
 def test_sft_and_grpo_with_uneven_shares_and_minibatches(tmp_path: Path) -> None:
     one, two = compared(
         tmp_path,

@@ -28,13 +28,6 @@ from vlrft.testing import tiny_recipe
 Stage = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def same_threads_afterwards() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def model(recipe: Any, **settings: Any) -> dict[str, Any]:
     return {**recipe()["model"], **settings}
 
@@ -193,7 +186,8 @@ def run_blocks(**objective: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("kind", [pytest.param("copy", marks=pytest.mark.slow), "adapters"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["copy", "adapters"])
 def test_a_run_resumed_from_any_checkpoint_finds_the_reference_of_its_moment(
     kind: str, scenes: Path, tmp_path: Path, recipe: Any
 ) -> None:
@@ -216,6 +210,7 @@ def test_a_run_resumed_from_any_checkpoint_finds_the_reference_of_its_moment(
     assert kls[1] > 0.0
 
 
+@pytest.mark.slow
 def test_references_go_with_the_checkpoints_that_need_them(scenes: Path, tmp_path: Path) -> None:
     blocks = run_blocks()
     blocks["train"] |= {"keep_checkpoints": 2, "save_steps": 1}
@@ -235,6 +230,7 @@ def test_a_reference_of_another_model_is_refused(stage: Stage, tmp_path: Path) -
         build_reference(run.state.policy, run.config.objective, tmp_path / "reference-x.pt", World(), step=0)
 
 
+@pytest.mark.slow
 def test_the_reference_of_a_later_stage_is_the_adapter_as_that_stage_found_it(
     scenes: Path, tmp_path: Path, recipe: Any
 ) -> None:

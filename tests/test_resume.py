@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,6 @@ def blocks(beta: float = 0.05) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def untouched(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("untouched") / "run"
@@ -159,7 +152,7 @@ def assert_same_run(run: Path, expected: Path) -> None:
     assert files(run / "rollouts") == files(expected / "rollouts")
 
 
-ALWAYS = ("before any checkpoint", "during a checkpoint write", "between optimiser steps of one rollout")
+ALWAYS = ("during a checkpoint write", "between optimiser steps of one rollout")
 """The kills of every test run; the others are slow."""
 
 
@@ -331,6 +324,7 @@ def test_a_folder_that_holds_another_run(untouched: Path, scenes: Path) -> None:
     assert files(untouched / "rollouts") == before
 
 
+@pytest.mark.slow
 def test_a_file_that_turns_out_unreadable_costs_nothing_that_was_computed(tmp_path: Path) -> None:
     """Met in the middle of a run: saved before that step, named with its sample, and left out when asked to."""
     rows = []

@@ -304,7 +304,7 @@ def test_stored_rollouts_bring_back_the_state(stage: Any) -> None:
     assert [g.rollouts for g in again.groups] == [g.rollouts for g in first.groups]
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("stored", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_state_survives_an_interrupted_run(recipe: Callable[..., dict[str, Any]], tmp_path: Path, stored: bool) -> None:
     """Cut back to the checkpoint of step 2; step 3 is read back from its rollouts, or scored again."""
     funcs = [{"func": "vlrft.testing:even_share"}, {"func": f"{HERE}Counting", "name": "seen"}]

@@ -200,6 +200,7 @@ INTERRUPTIBLE = (
 """A process that a shell has started in the background ignores Ctrl-C, and so do its children."""
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_a_living_run_is_left_alone(recipe: Any, tmp_path: Path) -> None:
     run = tmp_path / "a run"
     # One step for the run here, which comes too late, and far more than it takes to interrupt the other.

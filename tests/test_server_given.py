@@ -220,6 +220,7 @@ def test_answers_of_other_weights_and_aborted_ones_are_asked_for_again(
 
 
 @needs_vllm
+@pytest.mark.slow
 def test_an_abandoned_engine_ends_what_waits_for_a_server_that_is_gone(family: Family) -> None:
     engine = VLLMServerEngine(family)
     (port,) = free_ports(1)

@@ -115,6 +115,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_a_real_step_without_memory_ends_in_that_message(recipe: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     import json
 
@@ -148,6 +149,7 @@ def test_a_run_goes_on_with_every_key_that_the_message_puts_before_the_command(c
         assert not any(is_resumable(key) for key in re.findall(r"(?:train|engine|data)\.\w+", smaller))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_less_memory(recipe: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """To rounding the run that had it from the start."""
     lighter = {"train.micro_batch_tokens": 60, "model.logprob_cache_mb": 0, "model.gradient_checkpointing": True}

@@ -204,6 +204,7 @@ def test_config_yaml_keeps_the_whole_wording(tmp_path: Path) -> None:
     assert with_templates(composed.config.model_copy(update={"stages": composed.config.stages[1:2]}), ()) is not None
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_with_the_wording_that_it_was_trained_with(
     recipe: Any, scenes: Path, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_the_saved_model_is_a_plain_transformers_model(stage: Any, recipe: Any) 
 
 
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
+@pytest.mark.slow
 def test_weights_move_in_bf16_at_a_small_learning_rate(recipe: Any, kind: str) -> None:
     blocks: dict[str, Any] = {
         "parallel": {"cpu": True, "mixed_precision": "bf16"},

@@ -311,6 +311,7 @@ def test_a_batch_without_media_among_batches_with(stage: Any, media: dict[str, M
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_sft_on_video_prompts_learns_the_answers(stage: Any, media: dict[str, MediaRef], name: str) -> None:
     run = stage(model={"tiny": tiny(name).model_dump()}, data={"video": {"num_frames": 4}},
                 stages=[{"kind": "sft"}], train={"prompts_per_step": 4, "learning_rate": 3e-3})  # fmt: skip
@@ -358,6 +359,7 @@ def test_video_budgets_are_one_for_the_run_and_rates_are_not(recipe: Any) -> Non
         check(max_pixels=100_000)
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_video_rows(recipe: Any, media: dict[str, MediaRef], tmp_path: Path) -> None:
     """Native rows with videos, through the checks, both stages, evaluation, checkpoint and report."""
     import vlrft

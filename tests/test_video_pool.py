@@ -59,6 +59,7 @@ def numbers(future: Future[Clip]) -> list[int]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_bad_videos_cost_themselves(films: Path, workers: int) -> None:
     """Crash, hang, too much memory and a bug, each between two good ones, all in one pool."""
     config = VideoConfig(decoder=MINE, timeout_s=2.0, memory_mb=256, workers=workers)
@@ -206,6 +207,7 @@ def test_a_forgotten_pool_ends_its_processes(films: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_parent(films: Path, tmp_path: Path) -> None:
     """Also when the parent is killed and the decoder hangs."""
     code = f"""

@@ -145,6 +145,7 @@ def test_a_start_that_fails_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch)
     assert len(os.listdir("/proc/self/fd")) == held
 
 
+@pytest.mark.slow
 def test_what_is_asked_while_the_pool_closes_is_cancelled(films: Path) -> None:
     for _ in range(20):
         pool = DecodingPool(VideoConfig(workers=2))

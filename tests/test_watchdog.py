@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -292,13 +291,7 @@ def train(recipe: dict[str, Any], place: Path, *arguments: str) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
+@pytest.mark.slow
 def test_a_reward_that_sleeps_for_ever(scenes: Path, tmp_path: Path) -> None:
     # A step asks 4 times, once per prompt: this is the second step.
     recipe = hanging_recipe(scenes, tmp_path, rank=0, call=6, limits={"score": 2.0})

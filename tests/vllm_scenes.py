@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from vlrft.config import DataConfig, ModelConfig, TinyModelConfig
@@ -10,7 +12,7 @@ from vlrft.models import load_family
 from vlrft.models.base import Family
 from vlrft.models.tiny import build_tiny
 from vlrft.testing import Size, make_group, make_prompt, plain_logps
-from vlrft.types import Prompt
+from vlrft.types import FinishReason, Prompt
 
 SCENES: dict[str, list[Size]] = {
     "an image": [(84, 56)],
@@ -55,3 +57,23 @@ def nudge(family: Family, part: str) -> None:
         for name, parameter in family.model.named_parameters():
             if family.part_of(name) == part:  # type: ignore[attr-defined]
                 parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
+
+
+def assert_new_weights_arrive(family: Family, engine: Any, part: str) -> None:
+    """After a sync the engine's log-probs are those of the moved weights, and no cache of the old ones is left."""
+    scenes = prompts(family)
+    before = engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
+    nudge(family, part)
+    engine.sync(engine.policy_version + 1)
+    assert sampled_gap(family, engine, scenes) < 1e-5
+    after = engine.generate([Request(prompt=p, seeds=(3,)) for p in scenes], PARAMS)
+    assert before[2][0].logprobs != after[2][0].logprobs
+    assert after[0][0].policy_version == engine.policy_version
+
+
+def assert_never_sampled(family: Family, engine: Engine) -> None:
+    """Neither vision tokens nor, where they are banned, those that end a completion."""
+    params = SamplingParams(max_tokens=6, ignore_eos=True)
+    (rows,) = engine.generate([Request(prompt=prompts(family)[0], seeds=tuple(range(16)))], params)
+    assert all(len(row.token_ids) == 6 and row.finish_reason == FinishReason.LENGTH for row in rows)
+    assert all({*family.banned_ids, *family.stop_ids}.isdisjoint(row.token_ids) for row in rows)

@@ -27,14 +27,15 @@ _OURS = ("self", "family", "max_rows", "attention", "precision")
 def check_kwargs(config: EngineConfig) -> None:
     """Raise ValueError for a key of `engine.kwargs` that the engine does not take.
 
-    One with `**settings` may say which it knows by `known_settings`, a static method.
+    One with `**settings` may say which it knows by `known_settings`, a static method; None = it cannot tell here.
     """
     engine_class = resolve(config.name, ENGINES, kind="engine")
     parameters = inspect.signature(engine_class.__init__).parameters.values()
     named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - set(_OURS)
     unknown = sorted(config.kwargs.keys() - named)
     if unknown and any(p.kind is p.VAR_KEYWORD for p in parameters):
-        further = getattr(engine_class, "known_settings", lambda: set(unknown))()
+        further = getattr(engine_class, "known_settings", lambda: None)()
+        further = set(unknown) if further is None else further
         named, unknown = named | further, sorted(set(unknown) - further)
     if unknown:
         hint = nearest(unknown[0], sorted(named))

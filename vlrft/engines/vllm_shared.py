@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -54,9 +55,10 @@ def of_platform(family: Family, max_model_len: int) -> dict[str, Any]:
     return cpu_settings(max_model_len)
 
 
-def known_settings() -> set[str]:
-    """Names of vLLM's own arguments; where it is not installed the engine says so itself."""
-    require_vllm("vllm")
+def known_settings() -> set[str] | None:
+    """Names of vLLM's own arguments; None where it is not installed, as where a run elsewhere is planned."""
+    if find_spec("vllm") is None:
+        return None
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     return {field.name for field in fields(AsyncEngineArgs)}

@@ -13,8 +13,10 @@ from dataclasses import replace
 
 from vlrft.compose import Composed, stage_configs
 from vlrft.config import Config
+from vlrft.log import UserError
 from vlrft.plan import four_bit
 from vlrft.plan.demand import demand_of
+from vlrft.plan.parts import CUDA_CONTEXT
 from vlrft.plan.report import Plan
 from vlrft.plan.shadow import Shadows, shadow_model
 from vlrft.plan.stage import Device, Planner, StagePlan
@@ -34,6 +36,10 @@ def plan(composed: Composed, *, gpus: int, memory: int | None = None, rows: int 
     Raises what is wrong with recipe, rows or model, naming it.
     """
     device = Device(gpus=gpus, memory=memory)
+    if device.usable is not None and device.usable <= 0:
+        raise UserError(
+            f"a GPU of {device.memory or 0:,} bytes has none for tensors: CUDA takes about {CUDA_CONTEXT:,} (assumed)"
+        )
     config = _runnable_here(composed.config, device)
     stages = [replace(stage, config=_runnable_here(stage.config, device)) for stage in stage_configs(composed.config)]
     check_config(config, stages)
