@@ -114,7 +114,7 @@ def test_the_canary_catches_an_adapter_that_does_not_arrive(sync: str, monkeypat
         else:
             monkeypatch.setattr(engine._llm, "collective_rpc", lambda *arguments, **options: None)
         engine.sync(1)
-        with pytest.raises(StaleWeightsError, match="The engine.s did not change at all"):
+        with pytest.raises(StaleWeightsError, match="did not change at all since policy version"):
             engine.generate(requests(family), PARAMS)
     finally:
         engine.close()
