@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,10 @@ class Look:
 def look(metrics: Path) -> Look:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     steps = metrics.read_text().count('"kind": "train"') if metrics.exists() else 0
-    children = sum(
-        len(Path(f"/proc/self/task/{task}/children").read_text().split()) for task in os.listdir("/proc/self/task")
-    )
+    children = 0
+    for task in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            children += len(Path(f"/proc/self/task/{task}/children").read_text().split())
     held = resident_mb()
     assert held is not None, "memory is read from /proc"
     return Look(
